@@ -1,0 +1,6 @@
+//! Turnpike: a gateway-side auth and quota enforcement proxy.
+//!
+//! The map, in reading order. Each module may use only those named for it in `ARCHITECTURE.md`
+//! ("Layers"); `tests/it/tidy.rs` fails when an import breaks that.
+
+pub mod domain;
