@@ -2,8 +2,12 @@
 //!
 //! No I/O, no async, no clock, no logging, no serde, no HTTP types. Time is an argument.
 
+pub mod counter;
 pub mod id;
+pub mod lease;
 pub mod limit;
+pub mod period;
 pub mod policy;
+pub mod ratelog;
 pub mod time;
 pub mod token;

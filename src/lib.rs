@@ -4,3 +4,7 @@
 //! ("Layers"); `tests/it/tidy.rs` fails when an import breaks that.
 
 pub mod domain;
+
+pub mod clock;
+
+pub mod store;

@@ -1,0 +1,219 @@
+//! Rate limits: a sliding log of leases. design.md, section 4, "Rate: a batched sliding log".
+//!
+//! A gateway opens a lease of some units, to be spent within a short validity, and closes it with
+//! the next call, saying how many units it spent and how long ago the last one was. The store
+//! grants only while open and closed leases together stay within the rate, and counts a unit
+//! until a whole window after it can last have been spent. So in no window more is admitted than
+//! the rate, and a busy counter costs a call per validity instead of one per request.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use crate::domain::counter::ProcessId;
+use crate::domain::limit::Rate;
+
+mod hand;
+#[cfg(test)]
+mod tests;
+
+pub use hand::RateHand;
+
+/// Up to this rate a lease holds only what waits: every admitted request costs a call.
+pub const RATE_SINGLE_MAX: u64 = 64;
+/// A unit's leaving time is rounded up to this fraction of the window where the rate is above
+/// [`RATE_SINGLE_MAX`], so that a log has at most some 130 entries.
+const LOG_STEPS: u64 = 128;
+/// The longest validity of a lease at a rate of at most [`RATE_SINGLE_MAX`], in milliseconds.
+const VALIDITY_SINGLE_MS_MAX: u64 = 100;
+/// Leases one process may have open at once; more means it does not close them.
+pub const OPEN_MAX: usize = 64;
+
+/// What is added to a window for what may happen between the check and the arrival upstream.
+#[must_use]
+pub fn guard_ms(rate: Rate) -> u64 {
+    (rate.per_ms.get() / 1_000).max(5)
+}
+
+/// How long a lease may be spent from, in milliseconds, given the share of the rate in use and
+/// the 99th percentile of the round trip to the store.
+#[must_use]
+pub fn validity_ms(rate: Rate, used: u64, round_trip_ms: u64) -> u64 {
+    let per = rate.per_ms.get();
+    let busy = rate.requests.get() <= used.saturating_mul(2);
+    let share = if busy { per / 50 } else { per / 4 };
+    let floor = round_trip_ms.saturating_mul(2).max(1);
+    if rate.requests.get() <= RATE_SINGLE_MAX {
+        share.max(floor).min(VALIDITY_SINGLE_MS_MAX.max(floor))
+    } else {
+        share.max(floor)
+    }
+}
+
+/// One lease that a process reports as done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The call that opened it.
+    pub q: u64,
+    /// Units spent of it.
+    pub spent: u64,
+    /// Milliseconds since the last of them was spent, rounded down.
+    pub age_ms: u64,
+}
+
+/// One call of a process on one rate counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateCall {
+    /// Who asks.
+    pub process: ProcessId,
+    /// This call's number, above all earlier ones of the process.
+    pub q: u64,
+    /// The rate as the caller knows it.
+    pub rate: Rate,
+    /// Leases the caller is done with.
+    pub closes: Vec<Close>,
+    /// Units the caller would like to hold.
+    pub want: u64,
+    /// Units that requests are waiting for now.
+    pub need: u64,
+    /// The smallest waiting request's cost less what is in hand.
+    pub least: u64,
+    /// How long the opened lease may be spent from, from the moment the call is sent.
+    pub validity_ms: u64,
+}
+
+/// What the store says to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateAnswer {
+    /// The call this answers.
+    pub q: u64,
+    /// Units granted with this call.
+    pub granted: u64,
+    /// Units of the rate that neither open nor closed leases hold, after the grant.
+    pub free: u64,
+    /// Milliseconds until `least` units (at least one) are free again, if nothing comes back
+    /// early; 0 while they are free.
+    pub wait_ms: u64,
+    /// Milliseconds until the whole rate is free again.
+    pub reset_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Open {
+    expires_ms: u64,
+    units: u64,
+}
+
+/// One rate counter, as the store keeps it. Times are the store's, in milliseconds, and steady.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RateLog {
+    last_call: BTreeMap<ProcessId, u64>,
+    open: BTreeMap<(ProcessId, u64), Open>,
+    /// Units by the time they leave.
+    closed: BTreeMap<u64, u64>,
+}
+
+impl RateLog {
+    /// Units that count against the rate at `now_ms`.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        let open = self.open.values().map(|open| open.units);
+        open.chain(self.closed.values().copied()).fold(0, u64::saturating_add)
+    }
+
+    /// Whether nothing counts any more, so that the counter may be forgotten.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.closed.is_empty()
+    }
+
+    /// Executes one call at the store's time `now_ms`.
+    pub fn reserve(&mut self, call: &RateCall, now_ms: u64) -> RateAnswer {
+        self.expire(call.rate, now_ms);
+        let newest = self.last_call.get(&call.process).copied();
+        let repeated = newest.is_some_and(|newest| call.q <= newest);
+        if !repeated {
+            self.last_call.insert(call.process, call.q);
+            for close in &call.closes {
+                self.close(call, close, now_ms);
+            }
+        }
+        let free = call.rate.requests.get().saturating_sub(self.used());
+        let granted = if repeated || free < call.least || free == 0 {
+            0
+        } else {
+            free.min(call.need.max(call.want))
+        };
+        if 0 < granted {
+            let expires_ms = now_ms.saturating_add(call.validity_ms);
+            self.open.insert((call.process, call.q), Open { expires_ms, units: granted });
+        }
+        let free = free.saturating_sub(granted);
+        let target = call.least.max(1);
+        let (wait_ms, reset_ms) = self.waits(call.rate, target, free, now_ms);
+        RateAnswer { q: call.q, granted, free, wait_ms, reset_ms }
+    }
+
+    /// Puts units back into the log as a journal recorded them: they leave at `leaves_ms`.
+    pub fn restore(&mut self, leaves_ms: u64, units: u64) {
+        let slot = self.closed.entry(leaves_ms).or_insert(0);
+        *slot = slot.saturating_add(units);
+    }
+
+    /// Everything that counts, as (leaves at, units), with open leases at their latest time.
+    pub fn entries(&self, rate: Rate) -> impl Iterator<Item = (u64, u64)> {
+        let tail = rate.per_ms.get().saturating_add(guard_ms(rate));
+        let open = self.open.values().map(move |o| (o.expires_ms.saturating_add(tail), o.units));
+        self.closed.iter().map(|(leaves, units)| (*leaves, *units)).chain(open)
+    }
+
+    fn expire(&mut self, rate: Rate, now_ms: u64) {
+        let tail = rate.per_ms.get().saturating_add(guard_ms(rate));
+        self.open.retain(|_, open| now_ms < open.expires_ms.saturating_add(tail));
+        self.closed = self.closed.split_off(&now_ms.saturating_add(1));
+    }
+
+    fn close(&mut self, call: &RateCall, close: &Close, now_ms: u64) {
+        let Some(open) = self.open.remove(&(call.process, close.q)) else { return };
+        let units = close.spent.min(open.units);
+        if units == 0 {
+            return;
+        }
+        let spent_at = open.expires_ms.min(now_ms.saturating_sub(close.age_ms));
+        let tail = call.rate.per_ms.get().saturating_add(guard_ms(call.rate));
+        let leaves = round_up(spent_at.saturating_add(tail), call.rate);
+        let slot = self.closed.entry(leaves).or_insert(0);
+        *slot = slot.saturating_add(units);
+    }
+
+    fn waits(&self, rate: Rate, target: u64, free: u64, now_ms: u64) -> (u64, u64) {
+        let mut entries: Vec<(u64, u64)> = self.entries(rate).collect();
+        entries.sort_unstable();
+        let reset_ms = entries.last().map_or(0, |(leaves, _)| leaves.saturating_sub(now_ms));
+        if target <= free {
+            return (0, reset_ms);
+        }
+        let mut freed = free;
+        for (leaves, units) in entries {
+            freed = freed.saturating_add(units);
+            if target <= freed {
+                return (leaves.saturating_sub(now_ms), reset_ms);
+            }
+        }
+        (reset_ms, reset_ms)
+    }
+}
+
+fn round_up(leaves_ms: u64, rate: Rate) -> u64 {
+    let step = (rate.per_ms.get() / LOG_STEPS).max(1);
+    if rate.requests.get() <= RATE_SINGLE_MAX {
+        leaves_ms
+    } else {
+        leaves_ms.div_ceil(step).saturating_mul(step)
+    }
+}
+
+/// A rate that admits `requests` in `per_ms`; for callers that have plain numbers.
+#[must_use]
+pub fn rate(requests: u64, per_ms: u64) -> Option<Rate> {
+    Some(Rate { requests: NonZeroU64::new(requests)?, per_ms: NonZeroU64::new(per_ms)? })
+}

@@ -1,0 +1,288 @@
+//! Where records and counters live: the contracts, and the closed set of stores that keep them.
+//!
+//! Every store passes `tests/it/store_contract.rs`.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::domain::counter::{CounterKey, Window};
+use crate::domain::lease::{QuotaAnswer, QuotaCall};
+use crate::domain::ratelog::{RateAnswer, RateCall};
+use crate::domain::time::UnixMs;
+
+pub mod embedded;
+
+/// A position in the change feed: every commit has one, above all earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Facts about the store itself: the pepper, the schema.
+    Meta = 1,
+    /// An organisation of consumers.
+    Organisation = 2,
+    /// A team of an organisation.
+    Team = 3,
+    /// A user of the portal.
+    User = 4,
+    /// An app.
+    App = 5,
+    /// A product: access rights.
+    Product = 6,
+    /// A plan: limits.
+    Plan = 7,
+    /// A policy in Tyk's format.
+    Policy = 8,
+    /// A credential.
+    Credential = 9,
+    /// An index: token hash to credential.
+    Token = 10,
+    /// An index: a name or custom id that must be unique, to what bears it.
+    Unique = 11,
+    /// A request for access.
+    AccessRequest = 12,
+    /// When a subject's rolling periods began: its first use.
+    Anchor = 13,
+    /// An API definition that came in through the admin endpoint.
+    Api = 14,
+    /// A key in Tyk's format.
+    TykKey = 15,
+    /// A catalogue.
+    Catalogue = 16,
+    /// An admin token.
+    AdminToken = 17,
+    /// An entry of an index by owner: credentials of an app, apps of a user.
+    Member = 18,
+}
+
+/// The name of a record: its kind, and bytes that order as they list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey {
+    /// What it is.
+    pub kind: Kind,
+    /// Its id: for numbers eight bytes, big-endian, so that lists ascend.
+    pub id: Arc<[u8]>,
+}
+
+impl RecordKey {
+    /// A record with a number for a name.
+    #[must_use]
+    pub fn number(kind: Kind, id: u64) -> Self {
+        Self { kind, id: id.to_be_bytes().into() }
+    }
+
+    /// A record with bytes or text for a name.
+    #[must_use]
+    pub fn bytes(kind: Kind, id: impl AsRef<[u8]>) -> Self {
+        Self { kind, id: id.as_ref().into() }
+    }
+}
+
+/// A record as it lies in the store: its value is the business of whoever wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The commit that wrote it.
+    pub generation: Generation,
+    /// The value.
+    pub value: Arc<[u8]>,
+}
+
+/// What must hold of a record for a commit to go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing.
+    Anything,
+    /// There is none.
+    Absent,
+    /// It is as this commit left it.
+    Unchanged(Generation),
+}
+
+/// One record of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Which record.
+    pub key: RecordKey,
+    /// Under what condition.
+    pub expect: Expect,
+    /// The new value; `None` deletes.
+    pub value: Option<Arc<[u8]>>,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// All of it is stored.
+    At(Generation),
+    /// Nothing is: the condition of this write (its index) did not hold.
+    Conflict(usize),
+}
+
+/// A list of records, and whether there is more.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// In order of their ids.
+    pub records: Vec<(RecordKey, Record)>,
+    /// Whether the list goes on after the last of them.
+    pub more: bool,
+}
+
+/// Keeps records. The contract:
+///
+/// 1. A commit is atomic and durable: all writes or none, also through a crash.
+/// 2. A commit's generation is above that of every commit before it.
+/// 3. Reads see every commit that was answered before they began.
+/// 4. A list ascends by id and is cut at `limit`.
+/// 5. Numbers from `next_id` never repeat, also through a crash.
+pub trait RecordStore: Send + Sync + 'static {
+    /// Reads one record.
+    fn get(
+        &self,
+        key: &RecordKey,
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
+    /// Lists records of a kind whose id begins with `prefix`, after (not with) the id `after`.
+    fn list(
+        &self,
+        kind: Kind,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+    /// Writes all or nothing.
+    fn commit(
+        &self,
+        writes: Vec<Write>,
+    ) -> impl Future<Output = Result<Committed, StoreError>> + Send;
+    /// The next `count` numbers for records of a kind: the first of them. Numbers start at 1.
+    fn next_id(
+        &self,
+        kind: Kind,
+        count: u64,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// The generation of the last commit.
+    fn generation(&self) -> impl Future<Output = Result<Generation, StoreError>> + Send;
+}
+
+/// One call on a quota counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaReserve {
+    /// Which counter.
+    pub key: CounterKey,
+    /// In which window.
+    pub window: Window,
+    /// The call.
+    pub call: QuotaCall,
+}
+
+/// What the store says to a [`QuotaReserve`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaReserved {
+    /// Executed.
+    Answer {
+        /// The outcome.
+        answer: QuotaAnswer,
+        /// Milliseconds to the end of the window by the store's clock; `None`: it never ends.
+        ends_in_ms: Option<u64>,
+    },
+    /// The window is not the current one by the store's clock, which reads `now`.
+    OtherWindow {
+        /// The store's time.
+        now: UnixMs,
+    },
+}
+
+/// What a quota counter says without being charged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaUsage {
+    /// Units spent, as far as reported.
+    pub used: u64,
+    /// Units that live processes hold.
+    pub held: u64,
+    /// Units that nobody holds and nobody has used; `None` when the counter was never used.
+    pub remaining: Option<u64>,
+}
+
+/// One call on a rate counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateReserve {
+    /// Which counter.
+    pub key: CounterKey,
+    /// The call.
+    pub call: RateCall,
+}
+
+/// Counts what is granted. The contract:
+///
+/// 1. A call is atomic, and its grant is durable before it is answered, as far as the store's
+///    durability setting says: a crash can waste units, never hand them out twice.
+/// 2. The arithmetic is that of `domain::lease` and `domain::ratelog`.
+/// 3. A repeated call changes nothing and answers the state.
+/// 4. Reading changes nothing.
+pub trait CounterStore: Send + Sync + 'static {
+    /// Asks for, reports and returns units of a quota.
+    fn quota(
+        &self,
+        reserve: &QuotaReserve,
+    ) -> impl Future<Output = Result<QuotaReserved, StoreError>> + Send;
+    /// Asks for units of a rate and closes leases.
+    fn rate(
+        &self,
+        reserve: &RateReserve,
+    ) -> impl Future<Output = Result<RateAnswer, StoreError>> + Send;
+    /// Reads a quota counter.
+    fn quota_usage(
+        &self,
+        key: &CounterKey,
+        window: &Window,
+    ) -> impl Future<Output = Result<QuotaUsage, StoreError>> + Send;
+}
+
+/// Why the store gave no answer. A conflict or a refusal is an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store did not answer in time.
+    #[error("no answer within {deadline_ms} ms")]
+    Timeout {
+        /// How long was waited.
+        deadline_ms: u64,
+    },
+    /// The file or the connection failed.
+    #[error("the store could not be {doing}")]
+    Io {
+        /// What was being done: "read", "written", "opened".
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What lies there is not what was written.
+    #[error("{what} in the store is damaged")]
+    Damaged {
+        /// What is.
+        what: &'static str,
+    },
+    /// Another process has it open.
+    #[error("the store is in use by another process")]
+    InUse,
+}
+
+impl StoreError {
+    /// Whether the same call may succeed soon.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::Io { .. } => true,
+            Self::Damaged { .. } | Self::InUse => false,
+        }
+    }
+}
+
+/// The stores there are.
+#[derive(Debug)]
+pub enum AnyStore {
+    /// Files on this machine.
+    Embedded(embedded::EmbeddedStore),
+}
