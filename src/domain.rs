@@ -2,7 +2,9 @@
 //!
 //! No I/O, no async, no clock, no logging, no serde, no HTTP types. Time is an argument.
 
+pub mod api;
 pub mod counter;
+pub mod denial;
 pub mod id;
 pub mod lease;
 pub mod limit;

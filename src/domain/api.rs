@@ -1,0 +1,126 @@
+//! An API: an upstream published under a listen path.
+
+use std::sync::Arc;
+
+use crate::domain::id::{ApiId, OrgId};
+
+/// One API, checked: every value in it can be used as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Its id.
+    pub id: ApiId,
+    /// The organisation that publishes it.
+    pub org: OrgId,
+    /// Its name for people.
+    pub name: Arc<str>,
+    /// Hosts it answers to, lower case, without port; none means any.
+    pub hosts: Vec<Arc<str>>,
+    /// Where it listens; begins with `/`.
+    pub listen_path: Arc<str>,
+    /// Whether the listen path is taken off before the request goes upstream.
+    pub strip_listen_path: bool,
+    /// Upstreams, at least one; used in turn.
+    pub targets: Vec<Target>,
+    /// Who may call.
+    pub auth: Auth,
+    /// Whether credential headers, parameters and cookies that were read are taken off.
+    pub strip_credentials: bool,
+    /// Whether `%2F` in a path is kept; refused otherwise.
+    pub keep_encoded_slash: bool,
+    /// Whether the client's `Host` goes upstream; the target's does otherwise.
+    pub preserve_host: bool,
+    /// What becomes of a CORS preflight without a token.
+    pub preflight: Preflight,
+    /// Versions, if the API has any.
+    pub versions: Option<Versions>,
+    /// Whether limit headers are sent.
+    pub limit_headers: bool,
+    /// Whether the upstream learns whose request it is.
+    pub identity_headers: bool,
+    /// Largest request body, in bytes.
+    pub body_bytes_max: u64,
+    /// Deadlines towards the upstream.
+    pub timeouts: Timeouts,
+    /// Decide and count, but let through.
+    pub shadow: bool,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Host and port, such as `127.0.0.1:9000`.
+    pub authority: Arc<str>,
+    /// What the target's URL has as path, without a slash at the end; put before the request's.
+    pub base_path: Arc<str>,
+}
+
+/// Who may call an API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Anybody.
+    Keyless,
+    /// Holders of a token, read from these places.
+    Token(TokenSources),
+}
+
+/// Where a token is read from, in this order; the first that is there counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSources {
+    /// `Authorization`: `Bearer`, or the raw token. A value with another scheme is no token.
+    pub authorization: bool,
+    /// `X-API-Key`.
+    pub x_api_key: bool,
+    /// Another header, lower case.
+    pub header: Option<Arc<str>>,
+    /// A query parameter.
+    pub query: Option<Arc<str>>,
+    /// A cookie.
+    pub cookie: Option<Arc<str>>,
+}
+
+/// What becomes of a CORS preflight (`OPTIONS` with `Origin` and
+/// `Access-Control-Request-Method`): browsers never send a token with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Preflight {
+    /// It needs a token like any other request.
+    Authenticate,
+    /// It goes upstream without one.
+    Pass,
+    /// It is answered here.
+    Answer(Cors),
+}
+
+/// The answer to a preflight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    /// Origins, exact; `*` is any.
+    pub origins: Vec<Arc<str>>,
+    /// Methods.
+    pub methods: Vec<Arc<str>>,
+    /// Request headers.
+    pub headers: Vec<Arc<str>>,
+    /// How long a browser may remember the answer, in seconds.
+    pub max_age_s: u32,
+}
+
+/// How an API's version is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The request header that names it, lower case.
+    pub header: Arc<str>,
+    /// Those there are.
+    pub known: Vec<Arc<str>>,
+    /// The one of a request that names none.
+    pub default: Option<Arc<str>>,
+}
+
+/// Deadlines towards an upstream, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect.
+    pub connect_ms: u64,
+    /// From the request to the head of the answer.
+    pub first_byte_ms: u64,
+    /// Without a byte in either direction while bodies flow.
+    pub idle_ms: u64,
+}
