@@ -10,3 +10,5 @@ pub mod clock;
 pub mod store;
 
 pub mod wire;
+
+pub mod config;
