@@ -4,6 +4,9 @@
 
 pub mod id;
 pub mod limit;
+pub mod path;
+pub mod pattern;
 pub mod policy;
+pub mod route;
 pub mod time;
 pub mod token;
