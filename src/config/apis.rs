@@ -7,6 +7,8 @@ use crate::config::reader::Reader;
 use crate::config::sections::HOUR_MS;
 use crate::domain::api::{Api, Auth, Cors, Preflight, Target, Timeouts, TokenSources, Versions};
 use crate::domain::id::{ApiId, OrgId};
+use crate::domain::path::EncodedSlash;
+use crate::domain::route::{Host, ListenPath};
 
 /// The organisation of APIs and policies where none is named.
 pub(super) const DEFAULT_ORG: &str = "default";
@@ -23,10 +25,13 @@ pub(super) fn read(top: &mut Reader<'_>) -> Vec<Api> {
             if let Some(first) = ids.insert(api.id.to_string(), n) {
                 r.fault("id", format!("is the id of apis[{first}] too"));
             }
-            let hosts = if api.hosts.is_empty() { vec!["".into()] } else { api.hosts.clone() };
+            let mut hosts: Vec<&str> = api.hosts.iter().map(Host::as_str).collect();
+            if hosts.is_empty() {
+                hosts.push("");
+            }
             for host in hosts {
-                let path = api.listen_path.trim_end_matches('/').to_owned();
-                if let Some(first) = places.insert((host.to_string(), path), n) {
+                let place = (host.to_owned(), api.listen_path.to_string());
+                if let Some(first) = places.insert(place, n) {
                     r.fault("listen_path", format!("apis[{first}] listens there too"));
                 }
             }
@@ -40,7 +45,7 @@ fn one(r: &mut Reader<'_>) -> Option<Api> {
     let id: Option<ApiId> = required(r, "id");
     let org: Option<OrgId> = r.parsed("org").or_else(|| DEFAULT_ORG.parse().ok());
     let name = r.text("name");
-    let listen_path = listen_path(r);
+    let listen_path: Option<ListenPath> = required(r, "listen_path");
     let targets = targets(r);
     let hosts = hosts(r);
     let auth = auth(r);
@@ -56,7 +61,11 @@ fn one(r: &mut Reader<'_>) -> Option<Api> {
         targets,
         auth,
         strip_credentials: r.flag("strip_credentials", true),
-        keep_encoded_slash: r.flag("keep_encoded_slash", false),
+        encoded_slash: if r.flag("keep_encoded_slash", false) {
+            EncodedSlash::Keep
+        } else {
+            EncodedSlash::Refuse
+        },
         preserve_host: r.flag("preserve_host", false),
         preflight,
         versions,
@@ -82,20 +91,6 @@ where
         r.fault(key, "is missing");
     }
     r.parsed(key)
-}
-
-fn listen_path(r: &mut Reader<'_>) -> Option<Arc<str>> {
-    if !r.has("listen_path") {
-        r.fault("listen_path", "is missing");
-    }
-    let path = r.text("listen_path")?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,=:@".contains(&b);
-    let dots = path.split('/').any(|segment| segment == "." || segment == "..");
-    if !path.starts_with('/') || path.contains("//") || dots || !path.bytes().all(plain) {
-        r.fault("listen_path", format!("must be a plain path such as /inv/, is \"{path}\""));
-        return None;
-    }
-    Some(path.into())
 }
 
 fn targets(r: &mut Reader<'_>) -> Vec<Target> {
@@ -131,18 +126,9 @@ fn target(r: &mut Reader<'_>, key: &str, text: &str) -> Option<Target> {
     parsed
 }
 
-fn hosts(r: &mut Reader<'_>) -> Vec<Arc<str>> {
-    let mut hosts = Vec::new();
-    for (key, text) in r.texts("hosts").unwrap_or_default() {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.[:]".contains(&b);
-        let name = text.strip_prefix("[").is_some() || !text.contains(':');
-        if text.is_empty() || !text.bytes().all(plain) || !name {
-            r.fault(&key, format!("must be a host name without a port, is \"{text}\""));
-        } else {
-            hosts.push(text.to_ascii_lowercase().into());
-        }
-    }
-    hosts
+fn hosts(r: &mut Reader<'_>) -> Vec<Host> {
+    let texts = r.texts("hosts").unwrap_or_default();
+    texts.iter().filter_map(|(key, text)| r.parse(key, text)).collect()
 }
 
 fn header(r: &mut Reader<'_>, key: &str) -> Option<Arc<str>> {

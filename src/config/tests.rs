@@ -158,7 +158,7 @@ fn all_faults_come_at_once_and_duplicates_are_found() {
         id = "a b"
         [[apis]]
         id = "b"
-        listen_path = "/b/../c"
+        listen_path = "/b/{x}"
         targets = []
         [[apis]]
         id = "c"
