@@ -7,6 +7,8 @@ pub mod domain;
 
 pub mod clock;
 
+pub mod metrics;
+
 pub mod store;
 
 pub mod wire;
