@@ -2,8 +2,10 @@
 //!
 //! No I/O, no async, no clock, no logging, no serde, no HTTP types. Time is an argument.
 
+pub mod credential;
 pub mod id;
 pub mod limit;
+pub mod merge;
 pub mod policy;
 pub mod time;
 pub mod token;

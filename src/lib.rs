@@ -4,3 +4,4 @@
 //! ("Layers"); `tests/it/tidy.rs` fails when an import breaks that.
 
 pub mod domain;
+pub mod wire;
