@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::id::{
-    ApiId, AppId, ConsumerOrgId, CredentialId, OrgId, PolicyId, UserId,
-};
+use crate::domain::id::{ApiId, AppId, ConsumerOrgId, CredentialId, OrgId, PolicyId, UserId};
 use crate::domain::policy::{ApiAccess, Limits, Metadata, PostExpiry, Signing};
 use crate::domain::time::UnixMs;
 

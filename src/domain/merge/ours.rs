@@ -90,8 +90,10 @@ pub(super) fn merge(credential: &Credential, policies: &[&Policy]) -> Result<Mer
         .filter(|policy| policy.partitions.parts().acl)
         .flat_map(|policy| policy.access.keys())
         .collect();
-    let drafts: BTreeMap<ApiId, Draft<'_>> =
-        opening.into_iter().map(|api| (api.clone(), draft(api, credential, policies, &root))).collect();
+    let drafts: BTreeMap<ApiId, Draft<'_>> = opening
+        .into_iter()
+        .map(|api| (api.clone(), draft(api, credential, policies, &root)))
+        .collect();
     if drafts.is_empty() {
         return Err(MergeError::NoAccess);
     }

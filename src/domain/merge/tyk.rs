@@ -255,8 +255,7 @@ impl State {
             if rules::raise_rate_as_tyk_did(root, &policy.limits) {
                 self.root_rate_by = Some(policy.id.clone());
             }
-            right.endpoints =
-                rules::unite_endpoints_as_tyk(&access.endpoints, &right.endpoints);
+            right.endpoints = rules::unite_endpoints_as_tyk(&access.endpoints, &right.endpoints);
             limits.throttle = rules::unite_throttles(limits.throttle, policy.limits.throttle);
             root.throttle = rules::unite_throttles(root.throttle, policy.limits.throttle);
         }
@@ -427,4 +426,3 @@ fn keep_renews(limits: &mut Limits, api: &ApiId, credential: &Credential) {
         limits.quota_renews_s = own.limits.quota_renews_s;
     }
 }
-

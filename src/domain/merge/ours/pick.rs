@@ -40,10 +40,9 @@ impl<'a> Pick<'a> {
     pub(super) fn sharing(&self, section: Section) -> Option<&'a PolicyId> {
         match self.source {
             Source::Shared(id) if is_limit(section, self.limits) => Some(id),
-            Source::Shared(_)
-            | Source::Credential
-            | Source::PerApiRoot(_)
-            | Source::OneApi(_) => None,
+            Source::Shared(_) | Source::Credential | Source::PerApiRoot(_) | Source::OneApi(_) => {
+                None
+            }
         }
     }
 
@@ -118,25 +117,22 @@ pub(super) fn root<'a>(
 ) -> Pick<'a> {
     let setting = || policies.iter().filter(|policy| sets(section, policy));
     let shared = |policy: &&&'a Policy| policy.partitions != Partitions::PerApi;
-    let pick = |policy: &&'a Policy| Pick {
-        limits: &policy.limits,
-        source: Source::Shared(&policy.id),
-    };
+    let pick =
+        |policy: &&'a Policy| Pick { limits: &policy.limits, source: Source::Shared(&policy.id) };
     let plans = setting().filter(shared).filter(|policy| policy.access.is_empty()).map(pick);
     let all = setting().filter(shared).map(pick);
     let own = Pick { limits: &credential.limits, source: Source::Credential };
     let covered = setting().next().is_some();
-    most_generous(section, plans)
-        .or_else(|| most_generous(section, all))
-        .unwrap_or(if covered { NOTHING } else { own })
+    most_generous(section, plans).or_else(|| most_generous(section, all)).unwrap_or(if covered {
+        NOTHING
+    } else {
+        own
+    })
 }
 
 /// Depth and throttle of the credential as a whole.
 pub(super) fn root_rest(credential: &Credential, policies: &[&Policy]) -> Limits {
-    let mut rest = Limits {
-        quota_renews_s: credential.limits.quota_renews_s,
-        ..Limits::default()
-    };
+    let mut rest = Limits { quota_renews_s: credential.limits.quota_renews_s, ..Limits::default() };
     let (mut throttled, mut deep) = (false, false);
     for policy in policies {
         let (parts, shared) = (policy.partitions.parts(), policy.partitions != Partitions::PerApi);
@@ -197,14 +193,9 @@ const NOTHING: Pick<'static> = Pick {
     source: Source::Credential,
 };
 
-fn most_generous<'a>(
-    section: Section,
-    picks: impl Iterator<Item = Pick<'a>>,
-) -> Option<Pick<'a>> {
+fn most_generous<'a>(section: Section, picks: impl Iterator<Item = Pick<'a>>) -> Option<Pick<'a>> {
     // Of equals the least source wins, whatever their order.
-    picks.max_by(|a, b| {
-        compare(section, a.limits, b.limits).then_with(|| b.source.cmp(&a.source))
-    })
+    picks.max_by(|a, b| compare(section, a.limits, b.limits).then_with(|| b.source.cmp(&a.source)))
 }
 
 fn compare(section: Section, a: &Limits, b: &Limits) -> Ordering {
