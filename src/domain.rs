@@ -4,10 +4,12 @@
 
 pub mod api;
 pub mod counter;
+pub mod credential;
 pub mod denial;
 pub mod id;
 pub mod lease;
 pub mod limit;
+pub mod merge;
 pub mod path;
 pub mod pattern;
 pub mod period;

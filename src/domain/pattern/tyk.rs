@@ -105,6 +105,7 @@ fn is_literal(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-_~%!&',;=:@".contains(&byte)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's open enum")]
 fn fault(error: &regex::Error) -> InvalidPattern {
     match error {
         regex::Error::CompiledTooBig(_) => InvalidPattern::RegexSize,
