@@ -168,6 +168,8 @@ pub struct PlanExtras {
     pub in_flight_max: Option<NonZeroU64>,
     /// Costs by path, first match wins; a request that matches none costs 1.
     pub costs: Vec<CostRule>,
+    /// Limits of single APIs, in place of the plan's own where they say something.
+    pub per_api: BTreeMap<ApiId, Limits>,
 }
 
 /// One policy.
