@@ -4,12 +4,18 @@
 
 pub mod api;
 pub mod counter;
+pub mod credential;
 pub mod denial;
 pub mod id;
 pub mod lease;
 pub mod limit;
+pub mod merge;
+pub mod path;
+pub mod pattern;
 pub mod period;
 pub mod policy;
 pub mod ratelog;
+pub mod reading;
+pub mod route;
 pub mod time;
 pub mod token;

@@ -6,7 +6,9 @@
 pub mod domain;
 
 pub mod clock;
+pub mod metrics;
+pub mod wire;
 
 pub mod store;
 
-pub mod wire;
+pub mod config;

@@ -270,6 +270,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The file or the connection failed while it was being `doing`: "read", "written", "opened".
+    pub(crate) fn io(
+        doing: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Io { doing, source: source.into() }
+    }
+
     /// Whether the same call may succeed soon.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -285,4 +293,66 @@ impl StoreError {
 pub enum AnyStore {
     /// Files on this machine.
     Embedded(embedded::EmbeddedStore),
+}
+
+impl RecordStore for AnyStore {
+    async fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.get(key).await,
+        }
+    }
+
+    async fn list(
+        &self,
+        kind: Kind,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        match self {
+            Self::Embedded(store) => store.list(kind, prefix, after, limit).await,
+        }
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
+        match self {
+            Self::Embedded(store) => store.commit(writes).await,
+        }
+    }
+
+    async fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {
+        match self {
+            Self::Embedded(store) => store.next_id(kind, count).await,
+        }
+    }
+
+    async fn generation(&self) -> Result<Generation, StoreError> {
+        match self {
+            Self::Embedded(store) => store.generation().await,
+        }
+    }
+}
+
+impl CounterStore for AnyStore {
+    async fn quota(&self, reserve: &QuotaReserve) -> Result<QuotaReserved, StoreError> {
+        match self {
+            Self::Embedded(store) => store.quota(reserve).await,
+        }
+    }
+
+    async fn rate(&self, reserve: &RateReserve) -> Result<RateAnswer, StoreError> {
+        match self {
+            Self::Embedded(store) => store.rate(reserve).await,
+        }
+    }
+
+    async fn quota_usage(
+        &self,
+        key: &CounterKey,
+        window: &Window,
+    ) -> Result<QuotaUsage, StoreError> {
+        match self {
+            Self::Embedded(store) => store.quota_usage(key, window).await,
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::id::{ApiId, OrgId};
+use crate::domain::path::EncodedSlash;
+use crate::domain::route::{Host, ListenPath};
 
 /// One API, checked: every value in it can be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +15,10 @@ pub struct Api {
     pub org: OrgId,
     /// Its name for people.
     pub name: Arc<str>,
-    /// Hosts it answers to, lower case, without port; none means any.
-    pub hosts: Vec<Arc<str>>,
-    /// Where it listens; begins with `/`.
-    pub listen_path: Arc<str>,
+    /// Hosts it answers to; none means any.
+    pub hosts: Vec<Host>,
+    /// Where it listens.
+    pub listen_path: ListenPath,
     /// Whether the listen path is taken off before the request goes upstream.
     pub strip_listen_path: bool,
     /// Upstreams, at least one; used in turn.
@@ -25,8 +27,8 @@ pub struct Api {
     pub auth: Auth,
     /// Whether credential headers, parameters and cookies that were read are taken off.
     pub strip_credentials: bool,
-    /// Whether `%2F` in a path is kept; refused otherwise.
-    pub keep_encoded_slash: bool,
+    /// What becomes of `%2F` in a path.
+    pub encoded_slash: EncodedSlash,
     /// Whether the client's `Host` goes upstream; the target's does otherwise.
     pub preserve_host: bool,
     /// What becomes of a CORS preflight without a token.

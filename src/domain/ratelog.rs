@@ -97,6 +97,41 @@ pub struct RateAnswer {
     pub reset_ms: u64,
 }
 
+/// One change of a log, in absolute times: what a journal keeps, so that reading it back needs
+/// none of the arithmetic here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateEffect {
+    /// A lease was opened.
+    Opened {
+        /// By whom.
+        process: ProcessId,
+        /// The call that opened it.
+        q: u64,
+        /// When its units leave the log, if it is never closed.
+        leaves_ms: u64,
+        /// Units it holds.
+        units: u64,
+    },
+    /// A lease was closed: it counts no more, what was spent of it does.
+    Closed {
+        /// Whose it was.
+        process: ProcessId,
+        /// The call that had opened it.
+        q: u64,
+        /// When the spent units leave the log.
+        leaves_ms: u64,
+        /// Units spent.
+        units: u64,
+    },
+    /// Spent units that count; which lease they were of is not known any more.
+    Counted {
+        /// When they leave the log.
+        leaves_ms: u64,
+        /// How many.
+        units: u64,
+    },
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Open {
     expires_ms: u64,
@@ -128,13 +163,25 @@ impl RateLog {
 
     /// Executes one call at the store's time `now_ms`.
     pub fn reserve(&mut self, call: &RateCall, now_ms: u64) -> RateAnswer {
+        self.reserve_recorded(call, now_ms, |_| {})
+    }
+
+    /// Executes one call like [`Self::reserve`], and tells `record` what it changed.
+    pub fn reserve_recorded(
+        &mut self,
+        call: &RateCall,
+        now_ms: u64,
+        mut record: impl FnMut(RateEffect),
+    ) -> RateAnswer {
         self.expire(call.rate, now_ms);
         let newest = self.last_call.get(&call.process).copied();
         let repeated = newest.is_some_and(|newest| call.q <= newest);
         if !repeated {
             self.last_call.insert(call.process, call.q);
             for close in &call.closes {
-                self.close(call, close, now_ms);
+                if let Some(effect) = self.close(call, close, now_ms) {
+                    record(effect);
+                }
             }
         }
         let free = call.rate.requests.get().saturating_sub(self.used());
@@ -146,6 +193,9 @@ impl RateLog {
         if 0 < granted {
             let expires_ms = now_ms.saturating_add(call.validity_ms);
             self.open.insert((call.process, call.q), Open { expires_ms, units: granted });
+            let (process, q) = (call.process, call.q);
+            let leaves_ms = expires_ms.saturating_add(tail_ms(call.rate));
+            record(RateEffect::Opened { process, q, leaves_ms, units: granted });
         }
         let free = free.saturating_sub(granted);
         let target = call.least.max(1);
@@ -161,28 +211,39 @@ impl RateLog {
 
     /// Everything that counts, as (leaves at, units), with open leases at their latest time.
     pub fn entries(&self, rate: Rate) -> impl Iterator<Item = (u64, u64)> {
-        let tail = rate.per_ms.get().saturating_add(guard_ms(rate));
+        let tail = tail_ms(rate);
         let open = self.open.values().map(move |o| (o.expires_ms.saturating_add(tail), o.units));
         self.closed.iter().map(|(leaves, units)| (*leaves, *units)).chain(open)
     }
 
+    /// Everything that counts, so that a journal can begin with it.
+    pub fn effects(&self, rate: Rate) -> impl Iterator<Item = RateEffect> {
+        let counted = |(at, n): (&u64, &u64)| RateEffect::Counted { leaves_ms: *at, units: *n };
+        let opened = move |(&(process, q), open): (&(ProcessId, u64), &Open)| RateEffect::Opened {
+            process,
+            q,
+            leaves_ms: open.expires_ms.saturating_add(tail_ms(rate)),
+            units: open.units,
+        };
+        self.closed.iter().map(counted).chain(self.open.iter().map(opened))
+    }
+
     fn expire(&mut self, rate: Rate, now_ms: u64) {
-        let tail = rate.per_ms.get().saturating_add(guard_ms(rate));
+        let tail = tail_ms(rate);
         self.open.retain(|_, open| now_ms < open.expires_ms.saturating_add(tail));
         self.closed = self.closed.split_off(&now_ms.saturating_add(1));
     }
 
-    fn close(&mut self, call: &RateCall, close: &Close, now_ms: u64) {
-        let Some(open) = self.open.remove(&(call.process, close.q)) else { return };
+    fn close(&mut self, call: &RateCall, close: &Close, now_ms: u64) -> Option<RateEffect> {
+        let open = self.open.remove(&(call.process, close.q))?;
         let units = close.spent.min(open.units);
-        if units == 0 {
-            return;
-        }
         let spent_at = open.expires_ms.min(now_ms.saturating_sub(close.age_ms));
-        let tail = call.rate.per_ms.get().saturating_add(guard_ms(call.rate));
-        let leaves = round_up(spent_at.saturating_add(tail), call.rate);
-        let slot = self.closed.entry(leaves).or_insert(0);
-        *slot = slot.saturating_add(units);
+        let leaves_ms = round_up(spent_at.saturating_add(tail_ms(call.rate)), call.rate);
+        if 0 < units {
+            let slot = self.closed.entry(leaves_ms).or_insert(0);
+            *slot = slot.saturating_add(units);
+        }
+        Some(RateEffect::Closed { process: call.process, q: close.q, leaves_ms, units })
     }
 
     fn waits(&self, rate: Rate, target: u64, free: u64, now_ms: u64) -> (u64, u64) {
@@ -201,6 +262,11 @@ impl RateLog {
         }
         (reset_ms, reset_ms)
     }
+}
+
+/// How long after it was spent a unit counts, in milliseconds.
+fn tail_ms(rate: Rate) -> u64 {
+    rate.per_ms.get().saturating_add(guard_ms(rate))
 }
 
 fn round_up(leaves_ms: u64, rate: Rate) -> u64 {

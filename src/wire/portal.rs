@@ -4,7 +4,6 @@
 //! coerced is refused; unknown members are kept and returned.
 
 pub mod credential;
-pub mod decimal;
 pub mod fields;
 pub mod moment;
 pub mod people;
@@ -12,10 +11,8 @@ pub mod plan;
 pub mod product;
 pub mod stored;
 
-use std::collections::BTreeMap;
-
-use crate::domain::id::{ApiId, OrgId, PolicyId};
-use crate::domain::policy::{ApiAccess, Limits, Metadata, Partitions, PlanExtras, Policy};
+use crate::domain::id::{OrgId, PolicyId};
+use crate::domain::policy::{Partitions, Parts, Policy};
 use fields::{Faults, Fields};
 use stored::Stored;
 
@@ -24,23 +21,6 @@ pub const ORG: &str = "default";
 
 /// The provider: this gateway itself. There is no other.
 pub const PROVIDER: u64 = 1;
-
-/// What a product or a plan says as a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyBody {
-    /// Which parts it sets.
-    pub partitions: Partitions,
-    /// Limits; only of a plan.
-    pub limits: Limits,
-    /// Access rights; only of a product.
-    pub access: BTreeMap<ApiId, ApiAccess>,
-    /// Metadata copied to credentials.
-    pub metadata: Metadata,
-    /// Life of credentials, in seconds; 0 is for ever.
-    pub key_expires_in_s: u64,
-    /// Our additions; only of a plan.
-    pub extras: PlanExtras,
-}
 
 /// Why a stored record is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +38,7 @@ pub enum RecordFault {
 /// # Errors
 /// When the record was not written by this gateway.
 pub fn product_policy(value: &[u8]) -> Result<Policy, RecordFault> {
-    derive(value, "product", |fields| product::Product::read(fields).policy())
+    derive(value, "product", |fields, policy| product::Product::read(fields).fill(policy))
 }
 
 /// The policy that a stored plan is: limits, no access rights. Its id is `plan-<number>`.
@@ -66,7 +46,7 @@ pub fn product_policy(value: &[u8]) -> Result<Policy, RecordFault> {
 /// # Errors
 /// When the record was not written by this gateway.
 pub fn plan_policy(value: &[u8]) -> Result<Policy, RecordFault> {
-    derive(value, "plan", |fields| plan::Plan::read(fields).policy())
+    derive(value, "plan", |fields, policy| plan::Plan::read(fields).fill(policy))
 }
 
 /// The id of the policy that an object is.
@@ -78,26 +58,18 @@ pub fn reference_id(noun: &str, id: u64) -> String {
 fn derive(
     value: &[u8],
     noun: &str,
-    read: impl FnOnce(&mut Fields<'_>) -> PolicyBody,
+    fill: impl FnOnce(&mut Fields<'_>, &mut Policy),
 ) -> Result<Policy, RecordFault> {
     let stored = Stored::decode(value)?;
-    let mut faults = Faults::default();
-    let body = read(&mut Fields::of(stored.members, &mut faults));
-    let first = faults.into_texts().into_iter().next();
-    first.map_or(Ok(()), |fault| Err(RecordFault::Rule(fault)))?;
     let id: Result<PolicyId, _> = reference_id(noun, stored.id).parse();
     let org: Result<OrgId, _> = ORG.parse();
-    Ok(Policy {
-        id: id.map_err(|_bad_id| RecordFault::Shape)?,
-        org: org.map_err(|_bad_id| RecordFault::Shape)?,
-        partitions: body.partitions,
-        limits: body.limits,
-        access: body.access,
-        inactive: false,
-        tags: Vec::new(),
-        metadata: body.metadata,
-        key_expires_in_s: body.key_expires_in_s,
-        last_updated_s: stored.updated_ms / 1_000,
-        extras: body.extras,
-    })
+    let (Ok(id), Ok(org)) = (id, org) else { return Err(RecordFault::Shape) };
+    let mut policy = Policy::empty(id, org, Partitions::Parts(Parts::default()));
+    policy.last_updated_s = stored.updated_ms / 1_000;
+    let mut faults = Faults::default();
+    fill(&mut Fields::of(stored.members, &mut faults), &mut policy);
+    match faults.into_texts().into_iter().next() {
+        Some(fault) => Err(RecordFault::Rule(fault)),
+        None => Ok(policy),
+    }
 }

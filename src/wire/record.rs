@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::is_default;
+
 /// One token as the gateway enforces it: self-contained, so that a cache miss costs one read.
 ///
 /// Stored under [`crate`]-wide kind `Token`, named by the token's hash. Whoever changes a
@@ -41,7 +43,7 @@ pub struct KeyRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisation: Option<u64>,
     /// How often its quotas were reset: each reset starts new windows.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub resets: u64,
     /// Metadata of its own.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
@@ -52,8 +54,4 @@ pub struct KeyRecord {
     /// A Tyk session's own rights and limits, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<serde_json::Value>,
-}
-
-fn is_zero(n: &u64) -> bool {
-    *n == 0
 }

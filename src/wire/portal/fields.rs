@@ -5,11 +5,11 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
-use super::decimal::Decimal;
 use super::moment;
 use crate::domain::id::{ApiId, InvalidId};
 use crate::domain::time::UnixMs;
 use crate::domain::token::Token;
+use crate::wire::decimal::Decimal;
 
 /// A JSON object.
 pub type Members = Map<String, Value>;

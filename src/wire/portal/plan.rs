@@ -1,23 +1,30 @@
 //! Plans: limits without access rights (portal-api, B5), with our additions (design.md, 5).
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::num::NonZeroU64;
 
 use serde_json::Value;
 
-use super::PolicyBody;
-use super::decimal::COUNT_MAX;
 use super::fields::{ApiRef, Fields, Flag, Members};
 use super::moment;
 use super::product::{methods, pattern, provider};
 use crate::domain::id::ApiId;
 use crate::domain::limit::{Calendar, CalendarUnit, Period, Rate, Zone};
 use crate::domain::policy::{
-    CostRule, FailureMode, Limits, MetaValue, Partitions, Parts, PlanExtras, QuotaScope, Setting,
+    CostRule, Limits, MetaValue, Partitions, Parts, PlanExtras, Policy, Setting,
 };
+use crate::wire::decimal;
+use crate::wire::extras::{MODES, SCOPES};
 
 /// The dearest request, in units: a cost above any sensible quota is a mistake.
 const COST_MAX: i64 = 1_000_000_000;
+
+/// The largest count of requests or units: the largest integer that Lua and readers of JSON carry
+/// exactly.
+const COUNT_MAX: u64 = 9_007_199_254_740_991;
+
+/// The longest window of a rate, in milliseconds: ten years.
+const PER_MS_MAX: u64 = 315_360_000_000;
 
 /// A plan as a body describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,22 +64,16 @@ impl Plan {
         Self { name, limits, key_expires_in_s, metadata, extras, apis }
     }
 
-    /// Its policy. It names no API: its limits are those of the credential.
-    #[must_use]
-    pub fn policy(self) -> PolicyBody {
-        let text = |value: &Value| MetaValue(value.to_string().into());
-        PolicyBody {
-            partitions: Partitions::Parts(Parts {
-                quota: true,
-                rate_limit: true,
-                ..Parts::default()
-            }),
-            limits: self.limits,
-            access: BTreeMap::new(),
-            metadata: self.metadata.iter().map(|(k, v)| (k.as_str().into(), text(v))).collect(),
-            key_expires_in_s: self.key_expires_in_s,
-            extras: self.extras,
+    /// Makes `policy` its own. It names no API: its limits are those of the credential.
+    pub fn fill(self, policy: &mut Policy) {
+        let parts = Parts { quota: true, rate_limit: true, ..Parts::default() };
+        policy.partitions = Partitions::Parts(parts);
+        policy.limits = self.limits;
+        for (name, value) in self.metadata {
+            policy.metadata.insert(name.into(), MetaValue(value.to_string().into()));
         }
+        policy.key_expires_in_s = self.key_expires_in_s;
+        policy.extras = self.extras;
     }
 }
 
@@ -155,20 +156,25 @@ fn api_limits(fields: &mut Fields<'_>) -> Limits {
 fn rate(fields: &mut Fields<'_>) -> Option<Rate> {
     let unlimited = fields.flag("UnlimitedRateLimit", Flag::Off);
     let (requests, per) = (fields.decimal("RateLimit"), fields.decimal("Per"));
-    if unlimited || !requests.is_positive() {
+    if unlimited || requests.sign() != Ordering::Greater {
         return None;
     }
-    if !per.is_positive() {
+    if per.sign() != Ordering::Greater {
         fields.fault("Per", "must be above 0 when RateLimit is");
         return None;
     }
-    match requests.rate_per(per) {
-        Ok(rate) => Some(rate),
-        Err(fault @ super::decimal::InvalidRate::Per) => {
-            fields.fault("Per", fault);
+    match decimal::rate(requests, per) {
+        Ok(Setting::Limited(rate)) if COUNT_MAX < rate.requests.get() => {
+            fields.fault("RateLimit", format_args!("must be at most {COUNT_MAX}"));
             None
         }
-        Err(fault @ super::decimal::InvalidRate::Count) => {
+        Ok(Setting::Limited(rate)) if PER_MS_MAX < rate.per_ms.get() => {
+            fields.fault("Per", "must be at most ten years");
+            None
+        }
+        Ok(Setting::Limited(rate)) => Some(rate),
+        Ok(Setting::Unset | Setting::Unlimited) => None,
+        Err(fault) => {
             fields.fault("RateLimit", fault);
             None
         }
@@ -229,23 +235,10 @@ fn calendar(fields: &mut Fields<'_>) -> Option<Period> {
 }
 
 fn extras(fields: &mut Fields<'_>) -> (PlanExtras, Vec<ApiRef>) {
-    let scopes = [
-        ("credential", QuotaScope::Credential),
-        ("product", QuotaScope::Product),
-        ("api", QuotaScope::Api),
-        ("app", QuotaScope::App),
-        ("developer", QuotaScope::Developer),
-        ("organisation", QuotaScope::Organisation),
-    ];
-    let modes = [
-        ("closed", FailureMode::Closed),
-        ("open", FailureMode::Open),
-        ("local", FailureMode::Local),
-    ];
     let mut apis = Vec::new();
     let mut extras = PlanExtras {
-        quota_scope: fields.choice("QuotaScope", &scopes),
-        on_store_unavailable: fields.choice("OnStoreUnavailable", &modes),
+        quota_scope: fields.choice("QuotaScope", &SCOPES),
+        on_store_unavailable: fields.choice("OnStoreUnavailable", &MODES),
         ..PlanExtras::default()
     };
     if fields.has("Shadow") {

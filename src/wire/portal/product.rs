@@ -1,14 +1,15 @@
 //! Products: access rights without limits (portal-api, B4).
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use super::PROVIDER;
 use super::fields::{ApiRef, Fields, Flag};
-use super::{PROVIDER, PolicyBody};
-use crate::domain::policy::{AllowedUrl, ApiAccess, Limits, Partitions, Parts, PlanExtras};
-
-/// The longest path pattern, in bytes: it is matched against every request.
-const PATTERN_LEN_MAX: usize = 1_024;
+use crate::domain::pattern::{self, ALLOWED_MAX, Pattern};
+use crate::domain::policy::{
+    AllowedUrl, ApiAccess, Methods, Partitions, Parts, PatternSyntax, Policy, UrlAccess,
+    VersionAccess,
+};
 
 /// A product as a body describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,25 +47,16 @@ impl Product {
         Self { name, documentation_only, apis }
     }
 
-    /// Its policy. An API that is named twice has what both entries allow.
-    #[must_use]
-    pub fn policy(self) -> PolicyBody {
-        let mut access = BTreeMap::<_, ApiAccess>::new();
+    /// Makes `policy` its own. An API that is named twice has what either entry allows.
+    pub fn fill(self, policy: &mut Policy) {
+        policy.partitions = Partitions::Parts(Parts { acl: true, ..Parts::default() });
         for (api, rights) in self.apis {
-            match access.get_mut(&api.id) {
-                None => {
-                    access.insert(api.id, rights);
+            match policy.access.entry(api.id) {
+                Entry::Vacant(new) => {
+                    new.insert(rights);
                 }
-                Some(known) => unite(known, rights),
+                Entry::Occupied(mut known) => unite(known.get_mut(), rights),
             }
-        }
-        PolicyBody {
-            partitions: Partitions::Parts(Parts { acl: true, ..Parts::default() }),
-            limits: Limits::default(),
-            access,
-            metadata: BTreeMap::new(),
-            key_expires_in_s: 0,
-            extras: PlanExtras::default(),
         }
     }
 }
@@ -86,10 +78,8 @@ pub(super) fn pattern(fields: &mut Fields<'_>, name: &str) -> Arc<str> {
     let path = fields.text(name);
     if path.is_empty() {
         fields.fault(name, "is required");
-    } else if PATTERN_LEN_MAX < path.len() {
-        fields.fault(name, format_args!("must be at most {PATTERN_LEN_MAX} bytes long"));
-    } else if !path.starts_with('/') || path.chars().any(|c| c.is_control() || c == ' ') {
-        fields.fault(name, "must begin with / and have no spaces or control characters");
+    } else if let Err(fault) = Pattern::parse(&path) {
+        fields.fault(name, fault);
     }
     path.into()
 }
@@ -98,13 +88,13 @@ pub(super) fn pattern(fields: &mut Fields<'_>, name: &str) -> Arc<str> {
 pub(super) fn methods(fields: &mut Fields<'_>, name: &str) -> Vec<Arc<str>> {
     let mut methods = Vec::<Arc<str>>::new();
     for method in fields.lines(name) {
-        if !method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') {
-            fields.fault(name, "must hold HTTP methods such as GET");
-        }
         let upper: Arc<str> = method.to_ascii_uppercase().into();
         if !methods.contains(&upper) {
             methods.push(upper);
         }
+    }
+    if let Err(fault) = pattern::Methods::only(methods.iter().map(AsRef::as_ref)) {
+        fields.fault(name, fault);
     }
     methods
 }
@@ -119,29 +109,41 @@ fn detail(fields: &mut Fields<'_>) -> Option<(ApiRef, ApiAccess)> {
             fields.text(text);
         }
     }
-    let mut rights = ApiAccess::default();
+    let mut rights = ApiAccess { versions: VersionAccess::Any, ..ApiAccess::default() };
     if fields.has("Versions") {
-        rights.versions = fields.lines("Versions").into_iter().map(Arc::from).collect();
+        let versions = fields.lines("Versions");
+        if !versions.is_empty() {
+            rights.versions = VersionAccess::Only(versions.into_iter().map(Arc::from).collect());
+        }
     }
-    rights.allowed_urls = fields.each("AllowedURLs", |entry| AllowedUrl {
+    let allowed = fields.each("AllowedURLs", |entry| AllowedUrl {
+        syntax: PatternSyntax::Native,
         url: pattern(entry, "URL"),
-        methods: methods(entry, "Methods"),
+        methods: match methods(entry, "Methods") {
+            none if none.is_empty() => Methods::Any,
+            some => Methods::Only(some),
+        },
     });
+    if ALLOWED_MAX < allowed.len() {
+        fields.fault("AllowedURLs", format_args!("must have at most {ALLOWED_MAX} entries"));
+    }
+    if !allowed.is_empty() {
+        rights.allowed_urls = UrlAccess::Only(allowed);
+    }
     api.map(|api| (api, rights))
 }
 
+/// What is unrestricted in one of the two is unrestricted.
 fn unite(known: &mut ApiAccess, more: ApiAccess) {
-    // An empty list allows everything, so it wins over any other.
-    if known.allowed_urls.is_empty() || more.allowed_urls.is_empty() {
-        known.allowed_urls.clear();
-    } else {
-        known.allowed_urls.extend(more.allowed_urls);
+    match (&mut known.allowed_urls, more.allowed_urls) {
+        (UrlAccess::Only(known), UrlAccess::Only(more)) => known.extend(more),
+        (open, _) => *open = UrlAccess::Unrestricted,
     }
-    if known.versions.is_empty() || more.versions.is_empty() {
-        known.versions.clear();
-    } else {
-        let new = more.versions.into_iter().filter(|v| !known.versions.contains(v));
-        let new: Vec<_> = new.collect();
-        known.versions.extend(new);
+    match (&mut known.versions, more.versions) {
+        (VersionAccess::Only(known), VersionAccess::Only(more)) => {
+            let new: Vec<_> = more.into_iter().filter(|v| !known.contains(v)).collect();
+            known.extend(new);
+        }
+        (open, _) => *open = VersionAccess::Any,
     }
 }

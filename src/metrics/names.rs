@@ -1,0 +1,18 @@
+//! Names of metrics. A renamed metric is a breaking change.
+
+pub(super) const REQUESTS: &str = "turnpike_requests_total";
+pub(super) const OVERHEAD: &str = "turnpike_overhead_seconds";
+pub(super) const UPSTREAM: &str = "turnpike_upstream_seconds";
+pub(super) const REFUSALS: &str = "turnpike_refusals_total";
+pub(super) const SHADOWED: &str = "turnpike_shadowed_total";
+pub(super) const CACHE: &str = "turnpike_credential_cache_total";
+pub(super) const CREDENTIALS: &str = "turnpike_credentials_cached";
+pub(super) const CONNECTIONS: &str = "turnpike_connections";
+pub(super) const CONNECTIONS_REFUSED: &str = "turnpike_connections_refused_total";
+pub(super) const RESERVES: &str = "turnpike_store_reserves_total";
+pub(super) const RESERVE_SECONDS: &str = "turnpike_store_reserve_seconds";
+pub(super) const COUNTERS: &str = "turnpike_counters_in_memory";
+pub(super) const UNITS_HELD: &str = "turnpike_quota_units_held";
+pub(super) const ACCESS_LOG_DROPPED: &str = "turnpike_access_log_dropped_total";
+pub(super) const PANICS: &str = "turnpike_panics_total";
+pub(super) const BUILD: &str = "turnpike_build_info";

@@ -1,0 +1,209 @@
+//! Records, numbers and the generation, in one redb file.
+//!
+//! redb locks its file while it is open; the lock stands for the whole folder.
+
+use std::fs::OpenOptions;
+use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::domain::id::ID_LEN_MAX;
+use crate::store::{
+    Committed, Expect, Generation, Kind, Page, Record, RecordKey, StoreError, Write,
+};
+
+/// (kind, id) to generation (eight bytes, little-endian) and value.
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+/// Kind to the last number handed out.
+const NUMBERS: TableDefinition<'_, u8, u64> = TableDefinition::new("numbers");
+/// The generation of the last commit.
+const GENERATION: TableDefinition<'_, (), u64> = TableDefinition::new("generation");
+
+/// Room for the kind and an id of the usual bound; longer ids only cost a reallocation.
+const KEY_LEN: usize = 1 + ID_LEN_MAX;
+
+#[derive(Debug)]
+pub(super) struct Records {
+    db: Database,
+}
+
+impl Records {
+    /// Opens the file, and makes it if there is none.
+    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = file.open(path).map_err(|e| StoreError::io("opened", e))?;
+        let db = redb::Builder::new().set_cache_size(cache_bytes).create_file(file);
+        let records = Self { db: db.map_err(open_error)? };
+        let tx = records.begin_write()?;
+        tx.open_table(RECORDS).map_err(written)?;
+        tx.open_table(NUMBERS).map_err(written)?;
+        tx.open_table(GENERATION).map_err(written)?;
+        tx.commit().map_err(written)?;
+        Ok(records)
+    }
+
+    pub(super) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        let tx = self.db.begin_read().map_err(read)?;
+        let table = tx.open_table(RECORDS).map_err(read)?;
+        let found = table.get(raw(key.kind, &key.id).as_slice()).map_err(read)?;
+        found.map(|value| record(value.value())).transpose()
+    }
+
+    pub(super) fn list(
+        &self,
+        kind: Kind,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let tx = self.db.begin_read().map_err(read)?;
+        let table = tx.open_table(RECORDS).map_err(read)?;
+        let first = raw(kind, prefix);
+        let after = after.map(|id| raw(kind, id)).filter(|after| first <= *after);
+        let from = match &after {
+            Some(after) => Bound::Excluded(after.as_slice()),
+            None => Bound::Included(first.as_slice()),
+        };
+        let mut page = Page::default();
+        for entry in table.range::<&[u8]>((from, Bound::Unbounded)).map_err(read)? {
+            let (key, value) = entry.map_err(read)?;
+            let Some(id) = key.value().strip_prefix(first.as_slice()) else { break };
+            if page.records.len() == limit {
+                page.more = true;
+                break;
+            }
+            let key = RecordKey { kind, id: [prefix, id].concat().into() };
+            page.records.push((key, record(value.value())?));
+        }
+        Ok(page)
+    }
+
+    /// All conditions are checked against what was there before, then everything is written.
+    pub(super) fn commit(&self, writes: &[Write]) -> Result<Committed, StoreError> {
+        let tx = self.begin_write()?;
+        let generation = {
+            let mut table = tx.open_table(RECORDS).map_err(written)?;
+            for (index, write) in writes.iter().enumerate() {
+                let found = table.get(raw(write.key.kind, &write.key.id).as_slice());
+                let found = found.map_err(read)?.map(|value| generation(value.value()));
+                if !holds(write.expect, found.transpose()?) {
+                    return Ok(Committed::Conflict(index));
+                }
+            }
+            let mut last = tx.open_table(GENERATION).map_err(written)?;
+            let before = last.get(()).map_err(read)?.map_or(0, |value| value.value());
+            let generation = next(before, 1)?;
+            last.insert((), generation).map_err(written)?;
+            for write in writes {
+                let key = raw(write.key.kind, &write.key.id);
+                match &write.value {
+                    Some(value) => {
+                        let value = [&generation.to_le_bytes(), value.as_ref()].concat();
+                        table.insert(key.as_slice(), value.as_slice()).map_err(written)?;
+                    }
+                    None => {
+                        table.remove(key.as_slice()).map_err(written)?;
+                    }
+                }
+            }
+            generation
+        };
+        tx.commit().map_err(written)?;
+        Ok(Committed::At(Generation(generation)))
+    }
+
+    /// The first of `count` numbers that nobody else gets.
+    pub(super) fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {
+        let tx = self.begin_write()?;
+        let last = {
+            let mut table = tx.open_table(NUMBERS).map_err(written)?;
+            let last = table.get(kind_byte(kind)).map_err(read)?.map_or(0, |value| value.value());
+            table.insert(kind_byte(kind), next(last, count.max(1))?).map_err(written)?;
+            last
+        };
+        tx.commit().map_err(written)?;
+        next(last, 1)
+    }
+
+    pub(super) fn generation(&self) -> Result<Generation, StoreError> {
+        let tx = self.db.begin_read().map_err(read)?;
+        let table = tx.open_table(GENERATION).map_err(read)?;
+        let last = table.get(()).map_err(read)?;
+        Ok(Generation(last.map_or(0, |value| value.value())))
+    }
+
+    fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
+        let mut tx = self.db.begin_write().map_err(written)?;
+        // A commit that was answered survives the loss of power.
+        tx.set_durability(Durability::Immediate).map_err(written)?;
+        Ok(tx)
+    }
+}
+
+fn holds(expect: Expect, found: Option<Generation>) -> bool {
+    match expect {
+        Expect::Anything => true,
+        Expect::Absent => found.is_none(),
+        Expect::Unchanged(generation) => found == Some(generation),
+    }
+}
+
+fn next(last: u64, count: u64) -> Result<u64, StoreError> {
+    last.checked_add(count).ok_or(StoreError::Damaged { what: "a sequence of numbers" })
+}
+
+#[expect(clippy::as_conversions, reason = "the discriminant of a `repr(u8)` enum")]
+fn kind_byte(kind: Kind) -> u8 {
+    kind as u8
+}
+
+fn raw(kind: Kind, id: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(KEY_LEN.max(1 + id.len()));
+    raw.push(kind_byte(kind));
+    raw.extend_from_slice(id);
+    raw
+}
+
+fn generation(raw: &[u8]) -> Result<Generation, StoreError> {
+    let (generation, _) = split(raw)?;
+    Ok(generation)
+}
+
+fn record(raw: &[u8]) -> Result<Record, StoreError> {
+    let (generation, value) = split(raw)?;
+    Ok(Record { generation, value: Arc::from(value) })
+}
+
+fn split(raw: &[u8]) -> Result<(Generation, &[u8]), StoreError> {
+    let (head, value) = raw.split_first_chunk().ok_or(StoreError::Damaged { what: "a record" })?;
+    Ok((Generation(u64::from_le_bytes(*head)), value))
+}
+
+fn open_error(error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            StoreError::InUse
+        }
+        other => classify("opened", other.into()),
+    }
+}
+
+fn read(error: impl Into<redb::Error>) -> StoreError {
+    classify("read", error.into())
+}
+
+fn written(error: impl Into<redb::Error>) -> StoreError {
+    classify("written", error.into())
+}
+
+fn classify(doing: &'static str, error: redb::Error) -> StoreError {
+    if matches!(error, redb::Error::Corrupted(_)) {
+        tracing::error!(%error, "the record file is damaged");
+        return StoreError::Damaged { what: "the record file" };
+    }
+    StoreError::io(doing, error)
+}
