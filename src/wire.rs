@@ -5,6 +5,7 @@
 
 pub mod decimal;
 pub mod extras;
+pub mod portal;
 pub mod record;
 pub mod tyk;
 

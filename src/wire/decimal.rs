@@ -59,6 +59,13 @@ impl Decimal {
         }
     }
 
+    /// The number, if it is whole and fits.
+    #[must_use]
+    pub fn whole(&self) -> Option<i64> {
+        let digits = i64::try_from(self.digits).ok().filter(|_| self.scale == 0)?;
+        Some(if self.negative { -digits } else { digits })
+    }
+
     /// Whole thousandths, rounded down; 0 for a negative number, `None` beyond 64 bits.
     #[must_use]
     pub fn thousandths(&self) -> Option<u64> {

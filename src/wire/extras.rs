@@ -89,7 +89,7 @@ pub struct Cost {
 }
 
 /// Names of scopes, in both directions.
-const SCOPES: [(&str, QuotaScope); 6] = [
+pub(super) const SCOPES: [(&str, QuotaScope); 6] = [
     ("credential", QuotaScope::Credential),
     ("product", QuotaScope::Product),
     ("api", QuotaScope::Api),
@@ -99,7 +99,7 @@ const SCOPES: [(&str, QuotaScope); 6] = [
 ];
 
 /// Names of failure modes, in both directions.
-const MODES: [(&str, FailureMode); 3] =
+pub(super) const MODES: [(&str, FailureMode); 3] =
     [("closed", FailureMode::Closed), ("open", FailureMode::Open), ("local", FailureMode::Local)];
 
 impl Extras {

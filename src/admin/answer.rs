@@ -1,0 +1,141 @@
+//! What the admin listener answers: bodies, statuses and envelopes (portal-api, B0).
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::store::StoreError;
+use crate::wire::portal::fields::Faults;
+
+/// A request that was done.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: StatusCode,
+    /// Its body.
+    pub(crate) body: Value,
+    /// The object it was about, for the audit line, such as `app 41`.
+    pub(crate) object: String,
+}
+
+impl Answer {
+    /// `{"status":"ok"}`.
+    pub(crate) fn done(object: String) -> Self {
+        Self { status: StatusCode::OK, body: json!({ "status": "ok" }), object }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body)).into_response()
+    }
+}
+
+/// A request that was not done, and why.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Nobody we know sent it.
+    Unauthorized,
+    /// The body is no JSON.
+    Malformed(String),
+    /// The body breaks rules: all of them are told.
+    Faults(Vec<String>),
+    /// What the path names is not there.
+    Missing {
+        /// 404, or what the portal says for this request.
+        status: StatusCode,
+        /// Which.
+        text: String,
+    },
+    /// There is no such path.
+    NoPath,
+    /// The path has no such method.
+    NoMethod,
+    /// The caller wants another format than JSON.
+    NotAcceptable,
+    /// The body is too large.
+    TooLarge {
+        /// How large it may be, in bytes.
+        bytes_max: usize,
+    },
+    /// The body did not come in time.
+    Slow,
+    /// Others changed the same objects again and again.
+    Busy,
+    /// The store failed; the detail is for the log alone.
+    Store(StoreError),
+}
+
+impl Refusal {
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Faults(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Missing { status, .. } => *status,
+            Self::NoPath => StatusCode::NOT_FOUND,
+            Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        let text = match self {
+            Self::Faults(texts) => return texts,
+            Self::Malformed(text) | Self::Missing { text, .. } => text,
+            Self::Unauthorized => "a valid admin token is required in Authorization".to_owned(),
+            Self::NoPath => "there is no such path".to_owned(),
+            Self::NoMethod => "the path has no such method".to_owned(),
+            Self::NotAcceptable => "only application/json can be answered".to_owned(),
+            Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
+            Self::Slow => "the body did not arrive in time".to_owned(),
+            Self::Busy => "the object is being changed by others; try again".to_owned(),
+            Self::Store(_) => "the store is not available; try again".to_owned(),
+        };
+        vec![text]
+    }
+
+    /// Ok when there is no fault.
+    pub(crate) fn unless_empty(faults: Faults) -> Result<(), Self> {
+        if faults.is_empty() { Ok(()) } else { Err(Self::Faults(faults.into_texts())) }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(fault: StoreError) -> Self {
+        Self::Store(fault)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        if let Self::Store(fault) = &self {
+            let cause = std::error::Error::source(fault).map(ToString::to_string);
+            tracing::error!(error = %fault, cause, "admin request failed in the store");
+        }
+        let bare = matches!(self, Self::Faults(_) | Self::Missing { .. } | Self::NoPath);
+        let (status, closes) = (self.status(), matches!(self, Self::TooLarge { .. } | Self::Slow));
+        let texts = self.texts();
+        let body = match bare {
+            true => json!({ "errors": texts }),
+            false => json!({ "status": "error", "errors": texts }),
+        };
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if closes {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

@@ -1,0 +1,184 @@
+//! Custom credentials: tokens that are imported (portal-api, B2).
+
+use super::fields::{Fields, Flag, Members, Moment, Ref};
+use crate::domain::token::{TOKEN_LEN_MAX, TOKEN_LEN_MIN, Token};
+
+/// Tokens shorter than this draw a warning: they can be guessed.
+pub const WEAK_TOKEN_LEN: usize = 16;
+
+/// What a body is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To make an object.
+    Create,
+    /// To change one; the body lies over its members.
+    Change,
+}
+
+/// A custom credential as a body describes it.
+#[derive(Debug)]
+pub struct Credential {
+    /// Its name, unique within the app.
+    pub alias: String,
+    /// The token; only when it is made.
+    pub key: Option<Token>,
+    /// Limits.
+    pub plan: Option<Ref>,
+    /// Access rights.
+    pub products: Vec<Ref>,
+    /// When it ends.
+    pub expires: Moment,
+    /// Whether it is switched on.
+    pub active: bool,
+}
+
+/// Where a credential comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Managed,
+    Pair,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenType {
+    Custom,
+    Standard,
+}
+
+impl Credential {
+    /// Reads a body or the members of a record, and checks what can be checked without the store.
+    ///
+    /// The portal's own template carries every field at once, so that fields which do not matter
+    /// for the type in question are read by nobody: `CredentialKey`, `CredentialSecret`,
+    /// `ProviderID`, `ClientTypeID`. `AuthenticationMethod` is free text in the portal's API;
+    /// whatever names no OAuth counts as the token method.
+    pub fn read(fields: &mut Fields<'_>, purpose: Purpose) -> Self {
+        let alias = fields.required_line("Alias");
+        let key = fields.secret("KeyID");
+        for secret in ["CredentialKey", "CredentialSecret", "ProviderID", "ClientTypeID"] {
+            fields.discard(secret);
+        }
+        check_method(fields, key.as_ref(), purpose);
+        let plan = fields.reference("PlanID");
+        let had_products = fields.has("ProductIDs");
+        let products = fields.references("ProductIDs");
+        if plan.is_none() && !fields.faulted("PlanID") {
+            fields.fault("PlanID", "is required");
+        }
+        if products.is_empty() && !(had_products && fields.faulted("ProductIDs")) {
+            fields.fault("ProductIDs", "must name at least one product");
+        }
+        let expires = fields.moment("Expires");
+        let active = fields.flag("Active", Flag::On);
+        fields.object("MetaData");
+        Self { alias, key, plan, products, expires, active }
+    }
+
+    /// Keeps the exact expiry when a body brings it back as it was shown, in minutes.
+    pub fn normalise(body: &mut Members, shown_expiry: &str) {
+        if body.get("Expires").and_then(|v| v.as_str()) == Some(shown_expiry) {
+            body.remove("Expires");
+        }
+    }
+}
+
+fn check_method(fields: &mut Fields<'_>, key: Option<&Token>, purpose: Purpose) {
+    let sources = [
+        ("CREDENTIAL_TYPE_TYK_MANAGED", Source::Managed),
+        ("CREDENTIAL_TYPE_CUSTOM", Source::Pair),
+    ];
+    let types = [
+        ("AUTH_TOKEN_CUSTOM", TokenType::Custom),
+        ("AUTH_TOKEN_TYPE_CUSTOM", TokenType::Custom),
+        ("AUTH_TOKEN_STANDARD", TokenType::Standard),
+        ("AUTH_TOKEN_TYPE_STANDARD", TokenType::Standard),
+    ];
+    if !fields.has("Type") {
+        fields.fault("Type", "is required");
+    }
+    let source = fields.choice("Type", &sources);
+    let method = fields.line("AuthenticationMethod");
+    let had_type = fields.has("AuthTokenType");
+    let token_type = fields.choice("AuthTokenType", &types);
+    match source {
+        Some(Source::Managed) if is_oauth(&method) => {
+            fields.fault("AuthenticationMethod", "must be a token method: OAuth is not supported");
+        }
+        Some(Source::Managed) => {}
+        Some(Source::Pair) => {
+            fields.fault("Type", "CREDENTIAL_TYPE_CUSTOM is not supported: pairs cannot be kept");
+            return;
+        }
+        None => return,
+    }
+    match (token_type, key) {
+        (None, _) if had_type => {}
+        (None, _) => fields.fault("AuthTokenType", "is required"),
+        (Some(TokenType::Standard), _) => {
+            fields.fault("AuthTokenType", "must be AUTH_TOKEN_CUSTOM: tokens are only imported");
+        }
+        (Some(TokenType::Custom), Some(key)) => check_key(fields, key),
+        (Some(TokenType::Custom), None) if purpose == Purpose::Create => {
+            fields.fault("KeyID", "is required when AuthTokenType is AUTH_TOKEN_CUSTOM");
+        }
+        (Some(TokenType::Custom), None) => {}
+    }
+}
+
+/// The rules of an imported token. No fault shows any of it.
+fn check_key(fields: &mut Fields<'_>, key: &Token) {
+    let text = key.reveal();
+    if !(TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&text.len()) {
+        let bounds = format_args!("must be {TOKEN_LEN_MIN} to {TOKEN_LEN_MAX} characters long");
+        fields.fault("KeyID", bounds);
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        fields.fault("KeyID", "must be visible ASCII characters without spaces");
+    }
+    if text.starts_with(',') || text.ends_with(',') {
+        fields.fault("KeyID", "must not begin or end with a comma");
+    }
+}
+
+fn is_oauth(method: &str) -> bool {
+    let letters = method.chars().filter(char::is_ascii_alphanumeric);
+    let plain: String = letters.map(|c| c.to_ascii_lowercase()).collect();
+    matches!(plain.as_str(), "oauth" | "oauth2" | "oauth20" | "dcr")
+}
+
+/// What is shown of a token: four characters at both ends of a long one, less of a shorter one.
+#[must_use]
+pub fn mask(token: &Token) -> String {
+    let text = token.reveal();
+    let shown = match text.len() {
+        24.. => 4,
+        16..24 => 2,
+        _ => 0,
+    };
+    let ends = text.get(..shown).zip(text.get(text.len().saturating_sub(shown)..));
+    ends.map_or_else(|| "…".to_owned(), |(first, last)| format!("{first}…{last}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_shows_little() {
+        let check = |text: &str, expect| assert_eq!(mask(&Token::new(text.into())), expect);
+        check("LEG-00fa-91c2-77aa-0001-abcd", "LEG-…abcd");
+        check("LEG-00fa-91c2-77aa", "LE…aa");
+        check("short", "…");
+        check("ééééééééééééé", "…");
+    }
+
+    #[test]
+    fn only_oauth_is_not_a_token_method() {
+        for method in ["oAuth2.0", "oauth2", "OAuth"] {
+            assert!(is_oauth(method), "{method}");
+        }
+        for method in ["authToken", "auth_token", "key", "Auth Token", "", "<string>"] {
+            assert!(!is_oauth(method), "{method}");
+        }
+    }
+}

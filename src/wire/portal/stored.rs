@@ -1,0 +1,102 @@
+//! How the portal's objects lie in the store.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::RecordFault;
+use super::fields::Members;
+
+/// One object of the portal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Its number.
+    pub id: u64,
+    /// Its custom id.
+    pub cid: String,
+    /// When it was made, in unix milliseconds.
+    pub created_ms: u64,
+    /// When it was last changed, in unix milliseconds.
+    pub updated_ms: u64,
+    /// What a body can set: canonical where we know it, as it came elsewhere. No secret.
+    pub members: Members,
+    /// What no body can set.
+    #[serde(default)]
+    pub links: Links,
+    /// Entries of the index of unique names that are this object's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uniques: Vec<String>,
+    /// Objects it belongs to: (kind of record, number).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<(u8, u64)>,
+}
+
+/// Ties of an object that no body can set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// The object whose path it was made under: an app, an organisation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u64>,
+    /// A credential's access request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
+    /// An access request's credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<u64>,
+    /// A credential's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenFacts>,
+    /// The team that an organisation's users are in when they are in no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_team: Option<u64>,
+}
+
+/// What is kept of an imported token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenFacts {
+    /// Its hash, in hexadecimal digits.
+    pub hash: String,
+    /// What is shown of it.
+    pub mask: String,
+}
+
+impl Stored {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// When the bytes are no such record.
+    pub fn decode(value: &[u8]) -> Result<Self, RecordFault> {
+        serde_json::from_slice(value).map_err(|_shape| RecordFault::Shape)
+    }
+
+    /// The record's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Strings as keys and plain numbers: there is nothing in it that could fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// A member that is a number above zero.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.members.get(name).and_then(Value::as_u64).filter(|id| 0 < *id)
+    }
+
+    /// A member that is a list of numbers.
+    #[must_use]
+    pub fn numbers(&self, name: &str) -> Vec<u64> {
+        let list = self.members.get(name).and_then(Value::as_array);
+        list.map(|list| list.iter().filter_map(Value::as_u64).collect()).unwrap_or_default()
+    }
+
+    /// A member that is a text; empty when it is not there.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.members.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A member that is a flag; off when it is not there.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        self.members.get(name).and_then(Value::as_bool).unwrap_or_default()
+    }
+}
