@@ -28,7 +28,7 @@ mod slot;
 use failures::Failures;
 use ledger::{Charged, Ledger};
 use session::{Granted, Session};
-use sessions::{Sessions, Found};
+use sessions::{Found, Sessions};
 
 /// How the enforcer is set up.
 #[derive(Clone, Copy, Debug)]

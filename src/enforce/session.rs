@@ -1,5 +1,6 @@
 //! One credential as requests see it: its grant, compiled, with the slots its limits charge.
 
+use crate::catalog::Snapshot;
 use crate::domain::api::Api;
 use crate::domain::credential::Credential;
 use crate::domain::decision::Access;
@@ -8,7 +9,6 @@ use crate::domain::grant::{Defaults, Grant, Limit, LimitSpec};
 use crate::domain::merge::{Merged, Mode};
 use crate::domain::reading::{LIMITS_MAX, LimitKind};
 use crate::domain::token::TokenHash;
-use crate::catalog::Snapshot;
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{Charge, ChargeLimit};
 
@@ -58,9 +58,8 @@ impl Session {
                     let id = credential.id.0;
                     tracing::warn!(credential = id, %fault, "part of a grant is unusable");
                 }
-                let mut bind = |specs: &[LimitSpec]| {
-                    charges(specs, resets, snapshot.generation.0, ledger)
-                };
+                let bind =
+                    |specs: &[LimitSpec]| charges(specs, resets, snapshot.generation.0, ledger);
                 let charges = grant
                     .apis()
                     .map(|(_, opened)| ApiCharges {

@@ -27,7 +27,9 @@ pub(super) enum Found {
     Session(Arc<Session>),
     Unknown,
     /// Not looked up: its sender tried too many.
-    Blocked { retry_ms: u64 },
+    Blocked {
+        retry_ms: u64,
+    },
 }
 
 impl Sessions {
@@ -164,5 +166,4 @@ impl Hasher for PrefixHasher {
 
     /// The length of an array comes before its bytes; it tells nothing.
     fn write_usize(&mut self, _length: usize) {}
-
 }

@@ -2,9 +2,7 @@
 
 use crate::domain::counter::Subject;
 use crate::domain::time::UnixMs;
-use crate::store::{
-    AnyStore, Committed, Expect, Kind, RecordKey, RecordStore, StoreError, Write,
-};
+use crate::store::{AnyStore, Committed, Expect, Kind, RecordKey, RecordStore, StoreError, Write};
 
 impl AnyStore {
     /// The instant of a subject's first use. The first who asks sets it, to `now`.
@@ -17,7 +15,8 @@ impl AnyStore {
         for _ in 0..2 {
             if let Some(record) = self.get(&key).await? {
                 let bytes = <[u8; 8]>::try_from(record.value.as_ref());
-                let bytes = bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;
+                let bytes =
+                    bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;
                 return Ok(UnixMs(u64::from_be_bytes(bytes)));
             }
             let value = Some(now.0.to_be_bytes().into());

@@ -11,9 +11,7 @@ use crate::domain::ratelog::{RATE_SINGLE_MAX, RateCall, validity_ms};
 use crate::domain::time::{BootNs, UnixMs};
 use crate::enforce::ledger::{Ledger, pace_per_s};
 use crate::enforce::slot::{Charge, ChargeLimit, InHand, QuotaInHand, Slot};
-use crate::store::{
-    CounterStore, QuotaReserve, QuotaReserved, RateReserve, StoreError,
-};
+use crate::store::{CounterStore, QuotaReserve, QuotaReserved, RateReserve, StoreError};
 
 /// For how much of the recent pace a quota is asked ahead: 1 s in short windows, 10 s in long.
 const AHEAD_SHORT_S: u64 = 1;
@@ -95,7 +93,8 @@ impl Ledger {
         let result = match &charge.limit {
             ChargeLimit::Rate(rate) => self.call_rate(charge, *rate, cost).await,
             ChargeLimit::Quota { limit, period, resets, generation } => {
-                let quota = QuotaTerms { limit: *limit, period, resets: *resets, generation: *generation };
+                let quota =
+                    QuotaTerms { limit: *limit, period, resets: *resets, generation: *generation };
                 self.call_quota(charge, &quota, cost).await
             }
         };
