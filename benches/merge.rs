@@ -1,5 +1,10 @@
 //! The merge of policies, beside a naive baseline that clones JSON documents.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that panics is no benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a benchmark that panics is no benchmark"
+)]
 
 use std::hint::black_box;
 

@@ -236,7 +236,7 @@ fn in_order(result: &Value) -> Value {
         Value::Object(map) => {
             map.iter().map(|(key, value)| (key.clone(), in_order(value))).collect()
         }
-        other => other.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => result.clone(),
     }
 }
 
@@ -262,7 +262,7 @@ fn without_zeros(value: &Value) -> Value {
             Value::Object(kept)
         }
         Value::Array(list) => list.iter().map(without_zeros).collect(),
-        other => other.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
 }
 
