@@ -1,5 +1,6 @@
 //! Normalising a path, checking it against an allow list, and routing it, each beside what is usually
 //! written: decode into a new string, split, join, compare.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up should stop")]
 
 use std::hint::black_box;
 
@@ -16,7 +17,7 @@ const PATHS: [(&str, &str); 3] = [
     ("unresolved", "/inv//customers/./4711/x/%2e%2e/invoices/%32026-11/lines"),
 ];
 
-/// Ten entries, the last of which matches.
+/// Ten entries. The last is the first to match; as Tyk patterns, which float at the end, the fourth is.
 const PATTERNS: [&str; 10] = [
     "/inv/health",
     "/inv/products/*",

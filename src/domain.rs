@@ -5,7 +5,9 @@
 pub mod api;
 pub mod counter;
 pub mod credential;
+pub mod decision;
 pub mod denial;
+pub mod grant;
 pub mod id;
 pub mod lease;
 pub mod limit;

@@ -11,4 +11,8 @@ pub mod wire;
 
 pub mod store;
 
+pub mod catalog;
+
+pub mod enforce;
+
 pub mod config;

@@ -10,6 +10,7 @@ use crate::domain::lease::{QuotaAnswer, QuotaCall};
 use crate::domain::ratelog::{RateAnswer, RateCall};
 use crate::domain::time::UnixMs;
 
+mod anchor;
 pub mod embedded;
 
 /// A position in the change feed: every commit has one, above all earlier ones.

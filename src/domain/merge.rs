@@ -165,3 +165,6 @@ fn check_alone(policy: &Policy, api_org: Option<&OrgId>) -> Result<(), MergeErro
         Partitions::Monolithic | Partitions::Parts(_) | Partitions::PerApi => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

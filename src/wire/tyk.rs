@@ -103,3 +103,6 @@ fn text_or_number<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error
 fn unix_seconds(setting: i64) -> Option<u64> {
     u64::try_from(setting).ok().filter(|seconds| *seconds > 0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,17 +3,19 @@
 //! What is not brought back: rights that open everything because there are none, and results that
 //! differ from run to run.
 
+mod right;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::merged::{ApiGrant, Contributors, CounterScope, Merged};
 use super::{Found, MergeError, check_alone, ours, rules, shell};
 use crate::domain::credential::Credential;
 use crate::domain::id::{ApiId, OrgId, PolicyId};
-use crate::domain::limit::Period;
-use crate::domain::policy::{
-    ApiAccess, Limits, Partitions, Parts, Policy, Setting, Throttle, UrlAccess, VersionAccess,
+use crate::domain::policy::{ApiAccess, Limits, Partitions, Parts, Policy, Setting, Throttle};
+
+use right::{
+    Right, effective, greater_quota, keep_renews, raise_depth, raise_period, take_earlier,
 };
 
 /// The whole merge, step by step as 2.3 counts them.
@@ -121,11 +123,6 @@ fn own_grants(credential: &Credential) -> BTreeMap<ApiId, ApiGrant> {
     apis
 }
 
-/// An API whose limits are all empty takes the root's, whole.
-fn effective(limits: &Limits, root: &Limits) -> Limits {
-    if limits.is_empty() { root.clone() } else { limits.clone() }
-}
-
 /// A plan's limits for single APIs are ours; Tyk has no rule for them, so they hold as written.
 fn apply_plan_of_ours(policy: &Policy, apis: &mut BTreeMap<ApiId, ApiGrant>) {
     for (api, limits) in &policy.extras.per_api {
@@ -141,37 +138,6 @@ fn apply_plan_of_ours(policy: &Policy, apis: &mut BTreeMap<ApiId, ApiGrant>) {
             rules::copy_quota(&mut grant.effective, limits);
             grant.quota_counter = CounterScope::Api(api.clone());
             grant.by.quota = Some(policy.id.clone());
-        }
-    }
-}
-
-/// The rights of one API while policies are applied.
-#[derive(Clone, Default)]
-struct Right {
-    versions: VersionAccess,
-    urls: UrlAccess,
-    limits: Limits,
-    endpoints: Vec<crate::domain::policy::EndpointLimit>,
-    scope: Option<CounterScope>,
-    set_by: Option<CounterScope>,
-    by: Contributors,
-}
-
-impl Right {
-    fn grant(self, root: &Limits) -> ApiGrant {
-        let mut by = self.by;
-        by.access.sort_unstable();
-        by.access.dedup();
-        let counter = self.scope.unwrap_or_default();
-        ApiGrant {
-            versions: self.versions,
-            allowed_urls: self.urls,
-            effective: effective(&self.limits, root),
-            limits: self.limits,
-            endpoints: self.endpoints,
-            rate_counter: counter.clone(),
-            quota_counter: counter,
-            by,
         }
     }
 }
@@ -337,7 +303,6 @@ impl State {
             if !self.did_rate.contains(api) {
                 rules::copy_rate(&mut right.limits, &self.root);
                 right.limits.throttle = self.root.throttle;
-                right.endpoints.clear();
                 right.by.rate.clone_from(&self.root_rate_by);
             }
             if !self.did_depth.contains(api) {
@@ -370,59 +335,5 @@ impl State {
                 self.root = right.limits.clone();
             }
         }
-    }
-}
-
-/// What a `per_api` policy takes from an earlier one: better limits, but not versions and paths.
-fn take_earlier(right: &mut Right, earlier: &Right) {
-    let mut taken = false;
-    if rules::compare_waits(&right.limits.rate, &earlier.limits.rate).is_gt() {
-        rules::copy_rate(&mut right.limits, &earlier.limits);
-        right.by.rate.clone_from(&earlier.by.rate);
-        taken = true;
-    }
-    let (new, old) = (right.limits.quota, earlier.limits.quota);
-    if new != old && greater_quota(old, new) {
-        right.limits.quota = old;
-        right.by.quota.clone_from(&earlier.by.quota);
-        taken = true;
-    }
-    raise_period(&mut right.limits, &earlier.limits);
-    if right.limits.quota == Setting::Unlimited {
-        right.limits.period = None;
-    }
-    if taken {
-        right.scope.clone_from(&earlier.scope);
-    }
-    right.endpoints = rules::unite_endpoints_as_tyk(&right.endpoints, &earlier.endpoints);
-    right.by.access.extend(earlier.by.access.iter().cloned());
-}
-
-/// Whether a quota is greater to Tyk: -1 beats all, 0 loses to all.
-fn greater_quota(a: Setting<NonZeroU64>, b: Setting<NonZeroU64>) -> bool {
-    matches!(a, Setting::Unlimited) || rules::compare_settings(&a, &b, NonZeroU64::cmp).is_gt()
-}
-
-/// The longer period wins, whoever's maximum did.
-fn raise_period(to: &mut Limits, from: &Limits) {
-    let length = |period: &Option<Period>| match period {
-        None | Some(Period::Never) => 0,
-        Some(Period::Every { .. } | Period::Calendar(_)) => rules::period_ms(period.as_ref()),
-    };
-    if length(&to.period) < length(&from.period) {
-        to.period.clone_from(&from.period);
-    }
-}
-
-fn raise_depth(to: &mut Limits, depth: Setting<u32>) {
-    if rules::compare_settings(&depth, &to.depth, u32::cmp).is_gt() {
-        to.depth = depth;
-    }
-}
-
-/// The end of the current period stays as the key had it.
-fn keep_renews(limits: &mut Limits, api: &ApiId, credential: &Credential) {
-    if let Some(own) = credential.access.get(api).filter(|own| !own.limits.is_empty()) {
-        limits.quota_renews_s = own.limits.quota_renews_s;
     }
 }

@@ -35,6 +35,7 @@ impl<'a> Segment<'a> {
 /// [`Ambiguous::DisguisedDot`], [`Ambiguous::Nameless`].
 pub(super) fn inspect(path: &str) -> Result<Shape, Ambiguous> {
     let mut shape = Shape::Normal;
+    let kept_slash = path.contains("%2F");
     let mut segments = split(path).peekable();
     while let Some(text) = segments.next() {
         let last = segments.peek().is_none();
@@ -42,10 +43,10 @@ pub(super) fn inspect(path: &str) -> Result<Shape, Ambiguous> {
             Segment::Empty if last => {}
             Segment::Empty | Segment::Dot | Segment::Parent => shape = Shape::Unresolved,
             Segment::Name(name) => {
-                if name.split("%2F").any(is_disguised) {
+                if is_disguised(name) || (kept_slash && name.split("%2F").any(is_disguised)) {
                     return Err(Ambiguous::DisguisedDot);
                 }
-                if !last && bare(name).is_empty() {
+                if !last && name.starts_with([';', '%']) && bare(name).is_empty() {
                     return Err(Ambiguous::Nameless);
                 }
             }

@@ -3,9 +3,15 @@
 use crate::domain::path::{EncodedSlash, normalise};
 use crate::domain::pattern::InvalidPattern;
 
-/// A pattern of ours, as its segments.
+/// A pattern of ours.
 #[derive(Debug)]
-pub(super) struct Segments(Box<[Segment]>);
+pub(super) struct Segments {
+    /// The segments before the first wildcard, each after its slash: one comparison tells most patterns
+    /// of a list apart.
+    lead: Box<str>,
+    /// Those from the first wildcard on.
+    rest: Box<[Segment]>,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Segment {
@@ -20,7 +26,7 @@ enum Segment {
 impl Segments {
     pub(super) fn parse(text: &str) -> Result<Self, InvalidPattern> {
         let text = text.strip_prefix('/').ok_or(InvalidPattern::NotAbsolute)?;
-        let mut segments = Vec::new();
+        let (mut lead, mut segments) = (String::new(), Vec::new());
         let mut parts = text.split('/').peekable();
         while let Some(part) = parts.next() {
             let segment = match part {
@@ -30,43 +36,57 @@ impl Segments {
                 }
                 part => Segment::parse(part)?,
             };
-            // `**/**` means the same as `**`, and would only take longer to match.
-            if segment != Segment::Any || segments.last() != Some(&Segment::Any) {
-                segments.push(segment);
+            match segment {
+                Segment::Literal(text) if segments.is_empty() => {
+                    lead.push('/');
+                    lead.push_str(&text);
+                }
+                // `**/**` means the same as `**`, and would only take longer to match.
+                Segment::Any if segments.last() == Some(&Segment::Any) => {}
+                Segment::Literal(_) | Segment::One | Segment::Any => segments.push(segment),
             }
         }
-        Ok(Self(segments.into()))
+        Ok(Self { lead: lead.into(), rest: segments.into() })
     }
 
-    /// Greedy with one point to go back to, the last `**`: a later one makes going back to an earlier one
-    /// useless, since it can take whatever the earlier one would have.
     pub(super) fn matches(&self, path: &str) -> bool {
-        let Some(path) = path.strip_prefix('/') else { return false };
-        let (mut pattern, mut rest) = (&*self.0, Some(path));
-        // The pattern after the last `**`, and the path from where that one may take another segment.
-        let mut retry: Option<(&[Segment], &str)> = None;
-        loop {
-            match (pattern, rest) {
-                ([], None) | ([Segment::Any], _) => return true,
-                ([Segment::Any, after @ ..], _) => {
-                    retry = rest.map(|rest| (after, rest));
-                    pattern = after;
+        let Some(rest) = path.strip_prefix(&*self.lead) else { return false };
+        match (rest.is_empty(), rest.strip_prefix('/')) {
+            (true, _) => follows(&self.rest, None),
+            (false, Some(rest)) => follows(&self.rest, Some(rest)),
+            (false, None) => false,
+        }
+    }
+}
+
+/// Whether the segments of `rest` (`None`: there are none) follow the pattern.
+///
+/// Greedy with one point to go back to, the last `**`: a later one makes going back to an earlier one
+/// useless, since it can take whatever the earlier one would have.
+fn follows(mut pattern: &[Segment], mut rest: Option<&str>) -> bool {
+    // The pattern after the last `**`, and the path from where that one may take another segment.
+    let mut retry: Option<(&[Segment], &str)> = None;
+    loop {
+        match (pattern, rest) {
+            ([], None) | ([Segment::Any], _) => return true,
+            ([Segment::Any, after @ ..], _) => {
+                retry = rest.map(|rest| (after, rest));
+                pattern = after;
+                continue;
+            }
+            ([segment, after @ ..], Some(path)) => {
+                let (head, tail) = cut(path);
+                if segment.matches_one(head) {
+                    (pattern, rest) = (after, tail);
                     continue;
                 }
-                ([segment, after @ ..], Some(path)) => {
-                    let (head, tail) = cut(path);
-                    if segment.matches_one(head) {
-                        (pattern, rest) = (after, tail);
-                        continue;
-                    }
-                }
-                ([], Some(_)) | ([_, ..], None) => {}
             }
-            let Some((after, from)) = retry else { return false };
-            let (_, tail) = cut(from);
-            (pattern, rest) = (after, tail);
-            retry = tail.map(|tail| (after, tail));
+            ([], Some(_)) | ([_, ..], None) => {}
         }
+        let Some((after, from)) = retry else { return false };
+        let (_, tail) = cut(from);
+        (pattern, rest) = (after, tail);
+        retry = tail.map(|tail| (after, tail));
     }
 }
 
@@ -123,8 +143,10 @@ fn literal(part: &str) -> Result<String, InvalidPattern> {
 
 /// The first segment, and what follows its slash.
 fn cut(path: &str) -> (&str, Option<&str>) {
-    match path.split_once('/') {
-        Some((head, tail)) => (head, Some(tail)),
+    // Segments are short, and this is faster there than `split_once`.
+    let slash = path.bytes().position(|b| b == b'/').unwrap_or(path.len());
+    match path.split_at_checked(slash) {
+        Some((head, tail)) => (head, tail.strip_prefix('/')),
         None => (path, None),
     }
 }

@@ -107,13 +107,11 @@ fn is_literal(byte: u8) -> bool {
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's open enum")]
 fn fault(error: &regex::Error) -> InvalidPattern {
-    match error {
-        regex::Error::CompiledTooBig(_) => InvalidPattern::RegexSize,
-        // The last line says what is wrong; those before show where, with a caret.
-        other => {
-            let text = other.to_string();
-            let last = text.lines().last().unwrap_or_default();
-            InvalidPattern::Regex { reason: last.trim_start_matches("error: ").to_owned() }
-        }
+    if matches!(error, regex::Error::CompiledTooBig(_)) {
+        return InvalidPattern::RegexSize;
     }
+    // The last line says what is wrong; those before show where, with a caret.
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    InvalidPattern::Regex { reason: last.trim_start_matches("error: ").to_owned() }
 }

@@ -62,7 +62,9 @@ impl Limit {
             Ok(0) => Setting::Unset,
             Ok(depth) => {
                 let depth = u32::try_from(depth);
-                Setting::Limited(depth.map_err(|fault| Invalid::new("max_query_depth", fault))?)
+                Setting::Limited(
+                    depth.map_err(|_big| Invalid::new("max_query_depth", "is too large"))?,
+                )
             }
         };
         let too_long = || Invalid::new("throttle_interval", "is too long");

@@ -1,0 +1,267 @@
+//! Facts in, decision out. The hot path: one hash, one look-up, the rules, the charges; no await
+//! and no allocation while units are in hand.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::domain::counter::ProcessId;
+use crate::domain::decision::{self, authorize};
+use crate::domain::denial::Denial;
+use crate::domain::grant::Defaults;
+use crate::domain::id::CredentialId;
+use crate::domain::merge::Mode;
+use crate::domain::policy::{FailureMode, Metadata};
+use crate::domain::reading::{LimitKind, Readings};
+use crate::domain::token::{TOKEN_LEN_MAX, TOKEN_LEN_MIN};
+use crate::metrics::Metrics;
+use crate::store::StoreError;
+
+mod failures;
+mod ledger;
+mod session;
+mod sessions;
+mod slot;
+
+use failures::Failures;
+use ledger::{Charged, Ledger};
+use session::{Granted, Session};
+use sessions::{Found, Sessions};
+
+/// How the enforcer is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whose merge rules hold.
+    pub mode: Mode,
+    /// What holds where a plan says nothing.
+    pub defaults: Defaults,
+    /// Credentials kept in memory.
+    pub credentials_max: usize,
+    /// Unknown tokens remembered.
+    pub unknown_max: usize,
+    /// Unknown tokens one address may send in a minute.
+    pub failures_per_minute_max: u32,
+    /// How long a request waits for the store.
+    pub store_timeout: Duration,
+}
+
+/// What is known of a request when it is to be decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// What it asks for.
+    pub request: decision::Request<'a>,
+    /// The token, where there was one.
+    pub token: Option<&'a [u8]>,
+    /// Who sent it.
+    pub client: IpAddr,
+}
+
+/// The word on one request.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may go upstream.
+    Admit(Permit),
+    /// It may not.
+    Deny(Refusal),
+}
+
+/// The right to send one request upstream. Only a decision makes one.
+#[derive(Debug)]
+pub struct Permit {
+    session: Arc<Session>,
+    readings: Readings,
+    shadowed: Option<Denial>,
+}
+
+/// A refusal, and what the client may know beside it.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub denial: Denial,
+    /// Whose request it was, where that is known: for the log.
+    pub credential: Option<CredentialId>,
+    /// The limits, where they were looked at.
+    pub readings: Readings,
+    /// Milliseconds after which a retry can succeed, where that is known.
+    pub retry_ms: Option<u64>,
+}
+
+impl Permit {
+    /// Whose request it is.
+    #[must_use]
+    pub fn credential(&self) -> CredentialId {
+        self.session.credential.id
+    }
+
+    /// The limits it was charged to.
+    #[must_use]
+    pub fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// What it would have been refused for, had the plan or the API not said to let it through.
+    #[must_use]
+    pub fn shadowed(&self) -> Option<Denial> {
+        self.shadowed
+    }
+
+    /// The credential's metadata, for headers.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.session.outcome.as_ref().ok().map(|granted| &granted.merged.metadata)
+    }
+
+    /// App, user and consumer organisation, for headers.
+    #[must_use]
+    pub fn owner(&self) -> crate::domain::credential::Owner {
+        self.session.credential.owner
+    }
+}
+
+impl Refusal {
+    /// A refusal of which nothing more is known.
+    #[must_use]
+    pub fn new(denial: Denial) -> Self {
+        Self { denial, credential: None, readings: Readings::default(), retry_ms: None }
+    }
+}
+
+/// Decides. Shared by all threads as an `Arc`.
+#[derive(Debug)]
+pub struct Enforcer {
+    catalog: Arc<Catalog>,
+    clock: Arc<dyn Clock>,
+    sessions: Arc<Sessions>,
+    failures: Failures,
+    ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+}
+
+impl Enforcer {
+    /// An enforcer with nothing in hand. `process` was never used before.
+    #[must_use]
+    pub fn new(
+        catalog: Arc<Catalog>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        process: ProcessId,
+        settings: Settings,
+    ) -> Self {
+        let sessions = Arc::new(Sessions::new(settings.credentials_max, settings.unknown_max));
+        let forget = Arc::clone(&sessions);
+        catalog.on_change(move |token| forget.forget(token));
+        let ledger = Arc::new(Ledger::new(
+            Arc::clone(catalog.store()),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            process,
+            settings.store_timeout,
+        ));
+        let failures = Failures::new(settings.failures_per_minute_max);
+        Self { catalog, clock, sessions, failures, ledger, metrics, settings }
+    }
+
+    /// Decides on one request, and charges it if it is admitted. A refused request costs nothing.
+    pub async fn decide(&self, facts: &Facts<'_>) -> Decision {
+        match self.find(facts).await {
+            Ok(session) => self.judge(session, facts).await,
+            Err(refusal) => Decision::Deny(refusal),
+        }
+    }
+
+    /// Returns what is idle and publishes sizes. Call it about once a second.
+    pub async fn sweep(&self) {
+        self.ledger.sweep().await;
+        let (counters, held) = self.ledger.totals();
+        self.metrics.sizes(self.sessions.len(), counters, held);
+    }
+
+    /// Returns all units in hand: after it the store knows exactly what was used.
+    pub async fn close(&self) {
+        self.ledger.release_all().await;
+    }
+
+    async fn find(&self, facts: &Facts<'_>) -> Result<Arc<Session>, Refusal> {
+        let token = facts.token.ok_or_else(|| Refusal::new(Denial::TokenMissing))?;
+        let plausible = (TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&token.len());
+        if !plausible {
+            self.failures.note(facts.client, self.clock.boot());
+            return Err(Refusal::new(Denial::TokenUnknown));
+        }
+        let hash = self.catalog.pepper().hash(token);
+        let blocked = || self.failures.blocked_ms(facts.client, self.clock.boot());
+        match self.sessions.find(&hash, self, blocked).await {
+            Ok(Found::Session(session)) if session.is_of(facts.request.api) => Ok(session),
+            Ok(Found::Session(_) | Found::Unknown) => {
+                self.failures.note(facts.client, self.clock.boot());
+                Err(Refusal::new(Denial::TokenUnknown))
+            }
+            Ok(Found::Blocked { retry_ms }) => {
+                let refusal = Refusal::new(Denial::TooManyFailures);
+                Err(Refusal { retry_ms: Some(retry_ms), ..refusal })
+            }
+            Err(error) => {
+                self.store_failed(&error);
+                Err(Refusal { retry_ms: Some(1_000), ..Refusal::new(Denial::StoreUnavailable) })
+            }
+        }
+    }
+
+    async fn judge(&self, session: Arc<Session>, facts: &Facts<'_>) -> Decision {
+        let credential = Some(session.credential.id);
+        let deny = |denial| Decision::Deny(Refusal { credential, ..Refusal::new(denial) });
+        let granted = match &session.outcome {
+            Ok(granted) => granted,
+            Err(denial) => return deny(*denial),
+        };
+        let expires = session.credential.expires;
+        let now = self.clock.unix();
+        let access = match authorize(&granted.grant, expires, &facts.request, now) {
+            Ok(access) => access,
+            Err(denial) => return deny(denial),
+        };
+        let charges = granted.charges(&access);
+        if charges.is_empty() || access.cost == 0 {
+            return admit(session, Readings::default(), None);
+        }
+        let shadow = granted.grant.shadow || facts.request.api.shadow;
+        match self.ledger.charge(charges, access.cost).await {
+            Charged::Admitted(readings) => admit(session, readings, None),
+            Charged::Refused { kind, wait_ms, readings } => {
+                let denial = match kind {
+                    LimitKind::Rate => Denial::RateExceeded,
+                    LimitKind::Quota => Denial::QuotaExceeded,
+                };
+                if shadow {
+                    return admit(session, readings, Some(denial));
+                }
+                Decision::Deny(Refusal { denial, credential, readings, retry_ms: wait_ms })
+            }
+            Charged::Unknown(error) => {
+                self.store_failed(&error);
+                if on_failure(granted) == FailureMode::Open {
+                    return admit(session, Readings::default(), None);
+                }
+                let refusal = Refusal::new(Denial::StoreUnavailable);
+                Decision::Deny(Refusal { credential, retry_ms: Some(1_000), ..refusal })
+            }
+        }
+    }
+
+    fn store_failed(&self, error: &StoreError) {
+        tracing::warn!(%error, transient = error.is_transient(), "the store gave no answer");
+    }
+}
+
+/// What the plan says to do without the store. With the embedded store, whose only failure is
+/// that of its own disk, there is no share to admit from: `local` refuses as `closed` does.
+fn on_failure(granted: &Granted) -> FailureMode {
+    granted.grant.on_store_unavailable
+}
+
+fn admit(session: Arc<Session>, readings: Readings, shadowed: Option<Denial>) -> Decision {
+    Decision::Admit(Permit { session, readings, shadowed })
+}

@@ -1,0 +1,174 @@
+//! The leases in hand: charging a request locally, and asking the store when that is not enough.
+//!
+//! A request is charged to all its limits in one step, under their locks taken in one order: all
+//! or nothing. Calls to the store only move capacity into hands, so they need no such order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use crate::clock::Clock;
+use crate::domain::counter::{CounterKey, ProcessId};
+use crate::domain::reading::{LIMITS_MAX, LimitKind, Readings};
+use crate::domain::time::BootNs;
+use crate::enforce::slot::{Charge, ChargeLimit, InHand, Slot, Verdict};
+use crate::metrics::Metrics;
+use crate::store::{AnyStore, StoreError};
+
+mod ask;
+mod sweep;
+
+/// How often a request asks the store before it gives up, as a bound on its work: each round ends
+/// with units in hand, with a refusal, or with others having taken the units.
+const ROUNDS_MAX: usize = 64;
+
+/// All slots of this process.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    store: Arc<AnyStore>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    process: ProcessId,
+    slots: DashMap<CounterKey, Arc<Slot>>,
+    numbers: AtomicU64,
+    /// Rises over all calls of the process.
+    calls: AtomicU64,
+    timeout: Duration,
+}
+
+/// What became of a charge.
+#[derive(Debug)]
+pub(super) enum Charged {
+    /// Every limit was charged.
+    Admitted(Readings),
+    /// One limit is used up, and nothing was charged.
+    Refused { kind: LimitKind, wait_ms: Option<u64>, readings: Readings },
+    /// The store could not be asked, and nothing was charged.
+    Unknown(StoreError),
+}
+
+enum Step {
+    Done(Charged),
+    /// The limits (by position) that the store has to be asked about.
+    Ask([bool; LIMITS_MAX]),
+}
+
+impl Ledger {
+    pub(super) fn new(
+        store: Arc<AnyStore>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        process: ProcessId,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            metrics,
+            process,
+            slots: DashMap::new(),
+            numbers: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            timeout,
+        }
+    }
+
+    /// The slot of a counter, made if there is none.
+    pub(super) fn slot(&self, key: &CounterKey, kind: LimitKind) -> Arc<Slot> {
+        if let Some(slot) = self.slots.get(key) {
+            return Arc::clone(&slot);
+        }
+        let make = || {
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Slot::new(number, key.clone(), kind))
+        };
+        Arc::clone(&self.slots.entry(key.clone()).or_insert_with(make))
+    }
+
+    /// Charges `cost` to every limit, all or nothing. `charges` are ordered by slot number.
+    ///
+    /// Without a question to the store it takes no await, and allocates nothing.
+    pub(super) async fn charge(self: &Arc<Self>, charges: &[Charge], cost: u64) -> Charged {
+        for _ in 0..ROUNDS_MAX {
+            match self.step(charges, cost) {
+                Step::Done(charged) => return charged,
+                Step::Ask(which) => {
+                    for (charge, _) in charges.iter().zip(which).filter(|(_, ask)| *ask) {
+                        if let Err(error) = self.ask(charge, cost).await {
+                            return Charged::Unknown(error);
+                        }
+                    }
+                }
+            }
+        }
+        let deadline_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+        Charged::Unknown(StoreError::Timeout { deadline_ms })
+    }
+
+    /// One look at all limits under their locks.
+    fn step(self: &Arc<Self>, charges: &[Charge], cost: u64) -> Step {
+        debug_assert!(charges.is_sorted_by_key(|charge| charge.slot.number));
+        debug_assert!(charges.len() <= LIMITS_MAX);
+        let now = self.clock.boot();
+        let mut guards: [_; LIMITS_MAX] = std::array::from_fn(|n| charges.get(n).map(Charge::lock));
+        let mut ask = [false; LIMITS_MAX];
+        let mut refused = None;
+        for ((charge, guard), ask) in charges.iter().zip(&guards).zip(&mut ask) {
+            let Some(state) = guard else { continue };
+            match charge.judge(state, cost, now) {
+                Verdict::Enough => {}
+                Verdict::Ask => *ask = true,
+                // Of several refusals the longest wait counts: it ends the last.
+                Verdict::Refused { wait_ms } => {
+                    let kind = charge.kind();
+                    let this = (wait_ms.unwrap_or(u64::MAX), kind, wait_ms);
+                    refused = refused.max(Some(this));
+                }
+            }
+        }
+        let admitted = refused.is_none() && !ask.contains(&true);
+        let mut readings = Readings::default();
+        let mut low = [false; LIMITS_MAX];
+        for ((charge, guard), low) in charges.iter().zip(&mut guards).zip(&mut low) {
+            let Some(state) = guard else { continue };
+            if admitted {
+                charge.spend(state, cost, now);
+                *low = charge.is_low(state, now);
+            }
+            readings.push(charge.reading(state, now));
+        }
+        drop(guards);
+        if let Some((_, kind, wait_ms)) = refused {
+            return Step::Done(Charged::Refused { kind, wait_ms, readings });
+        }
+        if !admitted {
+            return Step::Ask(ask);
+        }
+        for (charge, _) in charges.iter().zip(low).filter(|(_, low)| *low) {
+            self.ask_ahead(charge);
+        }
+        Step::Done(Charged::Admitted(readings))
+    }
+}
+
+impl Charge {
+    fn kind(&self) -> LimitKind {
+        match &self.limit {
+            ChargeLimit::Rate(_) => LimitKind::Rate,
+            ChargeLimit::Quota { .. } => LimitKind::Quota,
+        }
+    }
+}
+
+/// The pace of a slot, in units a second, from what was spent since the last answer.
+fn pace_per_s(hand: &InHand, answered: BootNs, now: BootNs) -> u64 {
+    /// A shorter look would take a burst for a pace.
+    const LOOK_MS_MIN: u64 = 10;
+    let spent = match hand {
+        InHand::Quota(quota) => quota.hand.spent_since_answer(),
+        InHand::Rate(held) => held.hand.spent_since_answer(),
+    };
+    spent.saturating_mul(1_000) / now.since_ms(answered).max(LOOK_MS_MIN)
+}

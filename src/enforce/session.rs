@@ -1,0 +1,120 @@
+//! One credential as requests see it: its grant, compiled, with the slots its limits charge.
+
+use crate::catalog::Snapshot;
+use crate::domain::api::Api;
+use crate::domain::credential::Credential;
+use crate::domain::decision::Access;
+use crate::domain::denial::Denial;
+use crate::domain::grant::{Defaults, Grant, Limit, LimitSpec};
+use crate::domain::merge::{Merged, Mode};
+use crate::domain::reading::{LIMITS_MAX, LimitKind};
+use crate::domain::token::TokenHash;
+use crate::enforce::ledger::Ledger;
+use crate::enforce::slot::{Charge, ChargeLimit};
+
+/// One token's credential, ready to decide.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) token: TokenHash,
+    pub(super) credential: Credential,
+    /// How often its quotas were reset.
+    pub(super) resets: u64,
+    /// The snapshot it was compiled from.
+    pub(super) version: u64,
+    /// The grant, or why there is none.
+    pub(super) outcome: Result<Granted, Denial>,
+}
+
+/// A grant with its charges.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) grant: Grant,
+    pub(super) merged: Merged,
+    /// By the grant's positions.
+    charges: Vec<ApiCharges>,
+}
+
+#[derive(Debug)]
+struct ApiCharges {
+    every: Vec<Charge>,
+    endpoints: Vec<Vec<Charge>>,
+}
+
+impl Session {
+    /// Merges and compiles. A credential whose policies cannot be applied gets a denial.
+    pub(super) fn compile(
+        token: TokenHash,
+        credential: Credential,
+        resets: u64,
+        snapshot: &Snapshot,
+        mode: Mode,
+        defaults: Defaults,
+        ledger: &Ledger,
+    ) -> Self {
+        let outcome = match snapshot.merged(&credential, mode) {
+            Ok(merged) => {
+                let grant = Grant::compile(&credential, &token, &merged, defaults);
+                for fault in &grant.faults {
+                    let id = credential.id.0;
+                    tracing::warn!(credential = id, %fault, "part of a grant is unusable");
+                }
+                let bind =
+                    |specs: &[LimitSpec]| charges(specs, resets, snapshot.generation.0, ledger);
+                let charges = grant
+                    .apis()
+                    .map(|(_, opened)| ApiCharges {
+                        every: bind(&opened.limits),
+                        endpoints: opened.endpoints.iter().map(|e| bind(&e.limits)).collect(),
+                    })
+                    .collect();
+                Ok(Granted { grant, merged, charges })
+            }
+            Err(error) => {
+                tracing::warn!(credential = credential.id.0, %error, "a credential is refused");
+                Err(Denial::PoliciesUnusable)
+            }
+        };
+        Self { token, credential, resets, version: snapshot.version, outcome }
+    }
+
+    /// Whether the credential may be used on an API of this organisation at all.
+    pub(super) fn is_of(&self, api: &Api) -> bool {
+        self.credential.org == api.org
+    }
+}
+
+impl Granted {
+    /// What a request with this access is charged to.
+    pub(super) fn charges(&self, access: &Access<'_>) -> &[Charge] {
+        let Some(api) = self.charges.get(access.api) else { return &[] };
+        match access.endpoint {
+            None => &api.every,
+            Some(at) => api.endpoints.get(at).map_or(&[], Vec::as_slice),
+        }
+    }
+}
+
+fn charges(specs: &[LimitSpec], resets: u64, generation: u64, ledger: &Ledger) -> Vec<Charge> {
+    debug_assert!(specs.len() <= LIMITS_MAX);
+    let mut charges: Vec<Charge> = specs
+        .iter()
+        .map(|spec| match &spec.limit {
+            Limit::Rate(rate) => Charge {
+                slot: ledger.slot(&spec.key, LimitKind::Rate),
+                limit: ChargeLimit::Rate(*rate),
+            },
+            Limit::Quota(quota) => Charge {
+                slot: ledger.slot(&spec.key, LimitKind::Quota),
+                limit: ChargeLimit::Quota {
+                    limit: quota.limit.get(),
+                    period: quota.period.clone(),
+                    resets,
+                    // Never 0: calls that only return units say 0, and do not set the limit.
+                    generation: generation.saturating_add(1),
+                },
+            },
+        })
+        .collect();
+    charges.sort_by_key(|charge| charge.slot.number);
+    charges
+}

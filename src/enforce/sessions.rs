@@ -1,0 +1,169 @@
+//! Sessions in memory: those of known tokens, and apart from them the tokens known to be unknown,
+//! so that a flood of the latter evicts nothing.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+
+use crate::catalog::Looked;
+use crate::domain::token::TokenHash;
+use crate::enforce::Enforcer;
+use crate::enforce::session::Session;
+use crate::metrics::CacheUse;
+use crate::store::StoreError;
+
+/// Known and unknown tokens.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    known: Cache<TokenHash, Arc<Session>, UnitWeighter, Prefix>,
+    unknown: Cache<TokenHash, (), UnitWeighter, Prefix>,
+}
+
+/// What is known of a token.
+#[derive(Debug)]
+pub(super) enum Found {
+    Session(Arc<Session>),
+    Unknown,
+    /// Not looked up: its sender tried too many.
+    Blocked {
+        retry_ms: u64,
+    },
+}
+
+impl Sessions {
+    pub(super) fn new(known_max: usize, unknown_max: usize) -> Self {
+        Self { known: bounded(known_max), unknown: bounded(unknown_max) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Forgets what was made of a token's record.
+    pub(super) fn forget(&self, token: &TokenHash) {
+        self.known.remove(token);
+        self.unknown.remove(token);
+    }
+
+    /// The session of a token, from memory or, once for all who wait, from the store. `blocked`
+    /// is asked before the store is.
+    pub(super) async fn find(
+        &self,
+        token: &TokenHash,
+        of: &Enforcer,
+        blocked: impl FnOnce() -> Option<u64>,
+    ) -> Result<Found, StoreError> {
+        if let Some(session) = self.known.get(token) {
+            of.metrics.cache(CacheUse::Hit);
+            return Ok(Found::Session(self.current(session, of)));
+        }
+        if let Some(retry_ms) = blocked() {
+            return Ok(Found::Blocked { retry_ms });
+        }
+        if self.unknown.get(token).is_some() {
+            of.metrics.cache(CacheUse::UnknownHit);
+            return Ok(Found::Unknown);
+        }
+        self.load(token, of).await
+    }
+
+    async fn load(&self, token: &TokenHash, of: &Enforcer) -> Result<Found, StoreError> {
+        let guard = match self.known.get_value_or_guard_async(token).await {
+            Ok(session) => return Ok(Found::Session(self.current(session, of))),
+            Err(guard) => guard,
+        };
+        let before = of.catalog.changes();
+        let looked = tokio::time::timeout(of.settings.store_timeout, of.catalog.look_up(token));
+        let deadline_ms = u64::try_from(of.settings.store_timeout.as_millis()).unwrap_or(u64::MAX);
+        let looked = looked.await.unwrap_or(Err(StoreError::Timeout { deadline_ms }))?;
+        // What changed while it was read may be this record: it serves this request, which raced
+        // the change anyway, and is not kept.
+        let found = match looked {
+            Looked::Up(credential, resets) => {
+                of.metrics.cache(CacheUse::Miss);
+                let session = Arc::new(of.compile(*token, *credential, resets));
+                // A guard whose place was taken out in between keeps nothing; that is fine too.
+                let _kept = guard.insert(Arc::clone(&session));
+                Found::Session(session)
+            }
+            Looked::Unknown => {
+                of.metrics.cache(CacheUse::UnknownMiss);
+                self.unknown.insert(*token, ());
+                Found::Unknown
+            }
+            Looked::Damaged(fault) => {
+                tracing::error!(?token, fault, "a credential's record cannot be read");
+                Found::Unknown
+            }
+        };
+        if of.catalog.changes() != before {
+            self.forget(token);
+        }
+        Ok(found)
+    }
+
+    /// The session, compiled anew if a policy or API changed since.
+    fn current(&self, session: Arc<Session>, of: &Enforcer) -> Arc<Session> {
+        if session.version == of.catalog.peek().version {
+            return session;
+        }
+        let before = of.catalog.changes();
+        let fresh = of.compile(session.token, session.credential.clone(), session.resets);
+        let fresh = Arc::new(fresh);
+        self.known.insert(session.token, Arc::clone(&fresh));
+        if of.catalog.changes() != before {
+            self.forget(&session.token);
+        }
+        fresh
+    }
+}
+
+fn bounded<T: Clone>(max: usize) -> Cache<TokenHash, T, UnitWeighter, Prefix> {
+    let weight = u64::try_from(max).unwrap_or(u64::MAX);
+    Cache::with(max, weight, UnitWeighter, Prefix, DefaultLifecycle::default())
+}
+
+impl Enforcer {
+    pub(super) fn compile(
+        &self,
+        token: TokenHash,
+        credential: crate::domain::credential::Credential,
+        resets: u64,
+    ) -> Session {
+        let snapshot = self.catalog.snapshot();
+        let (mode, defaults) = (self.settings.mode, self.settings.defaults);
+        Session::compile(token, credential, resets, &snapshot, mode, defaults, &self.ledger)
+    }
+}
+
+/// Token hashes are uniform already, and nobody without the pepper can choose them: their first
+/// eight bytes are the map's hash.
+#[derive(Clone, Copy, Debug, Default)]
+struct Prefix;
+
+impl BuildHasher for Prefix {
+    type Hasher = PrefixHasher;
+    fn build_hasher(&self) -> PrefixHasher {
+        PrefixHasher(0)
+    }
+}
+
+#[derive(Debug)]
+struct PrefixHasher(u64);
+
+impl Hasher for PrefixHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_be_bytes(*first);
+        }
+    }
+
+    /// The length of an array comes before its bytes; it tells nothing.
+    fn write_usize(&mut self, _length: usize) {}
+}

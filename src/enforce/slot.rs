@@ -1,0 +1,238 @@
+//! One counter as this gateway holds it: leases in hand, behind a lock of a few lines.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::domain::counter::{CounterKey, Window};
+use crate::domain::lease::Hand;
+use crate::domain::limit::{Period, Rate};
+use crate::domain::ratelog::RateHand;
+use crate::domain::reading::{LimitKind, Reading};
+use crate::domain::time::{BootNs, UnixMs};
+
+/// The shortest and longest pause before a used-up quota is asked about again, in milliseconds,
+/// while other gateways hold units of it.
+const ASK_AGAIN_MS_MIN: u64 = 1_000;
+const ASK_AGAIN_MS_MAX: u64 = 30_000;
+
+/// One counter. Cloning the `Arc` shares the hand; there is one slot per key in a process.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Slots of one request are locked in the order of their numbers, so that no two requests
+    /// wait for each other.
+    pub(super) number: u64,
+    pub(super) key: CounterKey,
+    pub(super) state: Mutex<State>,
+    /// Told whenever an answer came in.
+    pub(super) changed: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) hand: InHand,
+    /// Whether a call is under way: one at a time.
+    pub(super) asking: bool,
+    /// Units that requests are waiting for.
+    pub(super) waiting: u64,
+    /// When the last answer came in.
+    pub(super) answered: BootNs,
+    /// When a unit was last spent.
+    pub(super) used: BootNs,
+}
+
+#[derive(Debug)]
+pub(super) enum InHand {
+    Quota(QuotaInHand),
+    Rate(RateInHand),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RateInHand {
+    pub(super) hand: RateHand,
+    /// The rate that the last call carried: another one has to be told.
+    pub(super) rate: Option<Rate>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct QuotaInHand {
+    pub(super) hand: Hand,
+    /// The window the hand belongs to, and when it ends by this process's clock.
+    pub(super) window: Option<(Window, Option<BootNs>)>,
+    /// When the subject's rolling periods began, once known.
+    pub(super) anchor: Option<UnixMs>,
+    /// The generation of the limit that the last call carried: a later one has to be told.
+    pub(super) generation: u64,
+    /// Not to be asked again before this, after an answer with nothing in it.
+    pub(super) ask_again: BootNs,
+    pub(super) ask_again_ms: u64,
+}
+
+/// One limit of one API of one credential: what to charge, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Charge {
+    pub(super) slot: Arc<Slot>,
+    pub(super) limit: ChargeLimit,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum ChargeLimit {
+    Rate(Rate),
+    Quota { limit: u64, period: Period, resets: u64, generation: u64 },
+}
+
+/// What a slot says to a cost, while its lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Enough is in hand.
+    Enough,
+    /// There is nothing to be had before so many milliseconds have passed; `None`: never.
+    Refused { wait_ms: Option<u64> },
+    /// The store has to be asked.
+    Ask,
+}
+
+impl Slot {
+    pub(super) fn new(number: u64, key: CounterKey, kind: LimitKind) -> Self {
+        let hand = match kind {
+            LimitKind::Quota => InHand::Quota(QuotaInHand::default()),
+            LimitKind::Rate => InHand::Rate(RateInHand::default()),
+        };
+        let zero = BootNs::default();
+        let state = State { hand, asking: false, waiting: 0, answered: zero, used: zero };
+        Self { number, key, state: Mutex::new(state), changed: Notify::new() }
+    }
+}
+
+impl Charge {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.slot.state.lock()
+    }
+
+    /// Whether `cost` can be had from the hand, cannot be had at all, or only the store knows.
+    pub(super) fn judge(&self, state: &State, cost: u64, now: BootNs) -> Verdict {
+        match (&state.hand, &self.limit) {
+            (InHand::Quota(quota), ChargeLimit::Quota { resets, generation, .. }) => {
+                if quota.generation < *generation {
+                    return Verdict::Ask;
+                }
+                quota.judge(cost, *resets, now)
+            }
+            (InHand::Rate(held), ChargeLimit::Rate(rate)) => {
+                let hand = &held.hand;
+                if rate.requests.get() < cost {
+                    Verdict::Refused { wait_ms: None }
+                } else if held.rate != Some(*rate) {
+                    Verdict::Ask
+                } else if cost <= hand.units(now) {
+                    Verdict::Enough
+                } else if now < hand.full_until() && hand.remaining(now) < cost {
+                    Verdict::Refused { wait_ms: Some(wait_ms(now, hand.full_until())) }
+                } else {
+                    Verdict::Ask
+                }
+            }
+            // A key names its kind, so a slot and its limits agree.
+            (InHand::Quota(_), ChargeLimit::Rate(_))
+            | (InHand::Rate(_), ChargeLimit::Quota { .. }) => Verdict::Ask,
+        }
+    }
+
+    /// Spends what [`Self::judge`] found to be enough.
+    pub(super) fn spend(&self, state: &mut State, cost: u64, now: BootNs) {
+        let spent = match &mut state.hand {
+            InHand::Quota(quota) => quota.hand.spend(cost),
+            InHand::Rate(held) => held.hand.spend(cost, now),
+        };
+        debug_assert!(spent, "judged enough under the same lock");
+        state.used = now;
+    }
+
+    /// Whether it is time to ask ahead, so that no request has to wait.
+    pub(super) fn is_low(&self, state: &State, now: BootNs) -> bool {
+        !state.asking
+            && match &state.hand {
+                InHand::Quota(quota) => quota.hand.is_low(),
+                InHand::Rate(held) => held.hand.is_low(now),
+            }
+    }
+
+    pub(super) fn reading(&self, state: &State, now: BootNs) -> Reading {
+        match (&state.hand, &self.limit) {
+            (InHand::Quota(quota), ChargeLimit::Quota { limit, .. }) => {
+                let (window_ms, reset_ms) = quota.spans(now);
+                Reading {
+                    kind: LimitKind::Quota,
+                    limit: *limit,
+                    remaining: quota.hand.remaining().min(*limit),
+                    reset_ms,
+                    window_ms,
+                }
+            }
+            (InHand::Rate(held), ChargeLimit::Rate(rate)) => Reading {
+                kind: LimitKind::Rate,
+                limit: rate.requests.get(),
+                remaining: held.hand.remaining(now).min(rate.requests.get()),
+                reset_ms: Some(wait_ms(now, held.hand.reset_at())),
+                window_ms: Some(rate.per_ms.get()),
+            },
+            (InHand::Quota(_), ChargeLimit::Rate(_))
+            | (InHand::Rate(_), ChargeLimit::Quota { .. }) => Reading {
+                kind: LimitKind::Rate,
+                limit: 0,
+                remaining: 0,
+                reset_ms: None,
+                window_ms: None,
+            },
+        }
+    }
+}
+
+impl QuotaInHand {
+    fn judge(&self, cost: u64, resets: u64, now: BootNs) -> Verdict {
+        let Some((window, ends)) = self.window else { return Verdict::Ask };
+        if window.reset != resets || ends.is_some_and(|ends| ends <= now) {
+            return Verdict::Ask;
+        }
+        if cost <= self.hand.units() {
+            Verdict::Enough
+        } else if now < self.ask_again && self.hand.remaining() < cost {
+            Verdict::Refused { wait_ms: ends.map(|ends| wait_ms(now, ends)) }
+        } else {
+            Verdict::Ask
+        }
+    }
+
+    /// After an answer: how long a refusal needs no further question.
+    ///
+    /// While nobody else holds units nothing can come back before the window ends, except by an
+    /// edit, which makes a new session and wakes the slot. Else ask again after a pause.
+    pub(super) fn pace(&mut self, cost: u64, now: BootNs) {
+        if cost <= self.hand.remaining() {
+            self.ask_again = now;
+            self.ask_again_ms = 0;
+        } else if self.hand.held_by_others() == 0 {
+            self.ask_again = match self.window {
+                Some((_, Some(ends))) => ends,
+                Some((_, None)) | None => BootNs(u64::MAX),
+            };
+        } else {
+            let doubled = self.ask_again_ms.saturating_mul(2);
+            self.ask_again_ms = doubled.clamp(ASK_AGAIN_MS_MIN, ASK_AGAIN_MS_MAX);
+            self.ask_again = now.plus_ms(self.ask_again_ms);
+        }
+    }
+
+    /// Length of the window and time to its end, in milliseconds.
+    fn spans(&self, now: BootNs) -> (Option<u64>, Option<u64>) {
+        let Some((window, ends)) = self.window else { return (None, None) };
+        let length = window.end.map(|end| end.since_ms(window.start));
+        (length, ends.map(|ends| wait_ms(now, ends)))
+    }
+}
+
+/// Milliseconds from `now` to `then`, rounded up: who waits so long is not early.
+pub(super) fn wait_ms(now: BootNs, then: BootNs) -> u64 {
+    then.since_ns(now).div_ceil(1_000_000)
+}

@@ -1,0 +1,30 @@
+//! When a subject's rolling periods began: its first use, kept for ever.
+
+use crate::domain::counter::Subject;
+use crate::domain::time::UnixMs;
+use crate::store::{AnyStore, Committed, Expect, Kind, RecordKey, RecordStore, StoreError, Write};
+
+impl AnyStore {
+    /// The instant of a subject's first use. The first who asks sets it, to `now`.
+    ///
+    /// # Errors
+    /// When the store does not answer, or the record is not one of these.
+    pub async fn anchor(&self, subject: &Subject, now: UnixMs) -> Result<UnixMs, StoreError> {
+        let key = RecordKey::bytes(Kind::Anchor, subject.to_string());
+        // A second round when another gateway was first.
+        for _ in 0..2 {
+            if let Some(record) = self.get(&key).await? {
+                let bytes = <[u8; 8]>::try_from(record.value.as_ref());
+                let bytes =
+                    bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;
+                return Ok(UnixMs(u64::from_be_bytes(bytes)));
+            }
+            let value = Some(now.0.to_be_bytes().into());
+            let write = Write { key: key.clone(), expect: Expect::Absent, value };
+            if let Committed::At(_) = self.commit(vec![write]).await? {
+                return Ok(now);
+            }
+        }
+        Err(StoreError::Damaged { what: "an anchor" })
+    }
+}
