@@ -16,3 +16,5 @@ pub mod catalog;
 pub mod enforce;
 
 pub mod config;
+
+pub mod admin;

@@ -1,0 +1,155 @@
+//! The admin listener: how the developer portal brings in who may call what, and how much.
+//!
+//! `/portal-api` speaks the portal's own API (reference: Tyk Enterprise Developer Portal 1.14), as
+//! far as importing credentials needs it. Every write is one transaction of the store, applied on
+//! this gateway before it is answered, and leaves one line in the log under the target `audit`.
+
+mod answer;
+mod auth;
+mod call;
+mod credentials;
+mod crud;
+mod draft;
+mod organisations;
+mod people;
+mod policies;
+mod requests;
+mod seed;
+mod txn;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::wire::portal::credential::Credential;
+use crate::wire::portal::people::{App, Organisation, Team, User};
+use crate::wire::portal::plan::Plan;
+use crate::wire::portal::product::Product;
+use answer::Refusal;
+pub use auth::{AdminSecret, SECRET_LEN_MIN, WeakSecret};
+use call::Call;
+use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
+use requests::{AccessRequest, AppRequest, Issued};
+pub use seed::seed;
+use txn::Txn;
+
+/// How often a transaction is tried when others change the same objects.
+const ATTEMPTS_MAX: usize = 16;
+
+/// What the admin listener works with. Cloning is shallow.
+#[derive(Clone, Debug)]
+pub struct AdminState {
+    /// Where everything is read and written.
+    pub catalog: Arc<Catalog>,
+    /// Tells the time of creations and changes.
+    pub clock: Arc<dyn Clock>,
+    /// Who may use it.
+    pub secret: AdminSecret,
+    /// Held by transactions that found others faster, so that they stop passing one another.
+    turns: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl AdminState {
+    /// A listener's state.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>, clock: Arc<dyn Clock>, secret: AdminSecret) -> Self {
+        Self { catalog, clock, secret, turns: Arc::default() }
+    }
+}
+
+/// The routes of the admin listener: `/portal-api/...`. Everything else is 404, in the envelope.
+pub fn router(state: AdminState) -> Router {
+    let portal = Router::new()
+        .merge(crud::<App>("/apps"))
+        .merge(crud::<User>("/users"))
+        .merge(crud::<Organisation>("/organisations"))
+        .merge(crud::<Team>("/organisations/{organisation}/teams"))
+        .merge(crud::<Product>("/products"))
+        .merge(crud::<Plan>("/plans"))
+        .merge(crud::<Credential>("/apps/{app}/custom_credentials"))
+        .merge(issued::<AccessRequest>("/access_requests"))
+        .merge(issued::<AppRequest>("/apps/{app}/access-requests"))
+        .merge(issued::<Issued>("/apps/{app}/access-requests/{request}/credentials"))
+        .fallback(async || Refusal::NoPath)
+        .method_not_allowed_fallback(async || Refusal::NoMethod)
+        .layer(from_fn_with_state(state.clone(), auth::require));
+    Router::new()
+        .nest("/portal-api", portal)
+        .fallback(async || Refusal::NoPath)
+        .method_not_allowed_fallback(async || Refusal::NoMethod)
+        .with_state(state)
+}
+
+/// The routes of objects that bodies make and change.
+fn crud<R: Writable>(path: &str) -> Router<AdminState> {
+    let all = get(handle::<Index<R>>).post(handle::<Create<R>>);
+    let one = one::<R>().put(handle::<Update<R>>);
+    Router::new().route(path, all).route(&format!("{path}/{{id}}"), one)
+}
+
+/// The routes of objects that are made by other means.
+fn issued<R: Resource>(path: &str) -> Router<AdminState> {
+    let all = get(handle::<Index<R>>);
+    Router::new().route(path, all).route(&format!("{path}/{{id}}"), one::<R>())
+}
+
+fn one<R: Resource>() -> MethodRouter<AdminState> {
+    get(handle::<Show<R>>).delete(handle::<Delete<R>>)
+}
+
+async fn handle<O: Operation>(State(state): State<AdminState>, call: Call) -> Response {
+    let outcome = transact::<O>(&state, &call).await;
+    if call.writes() {
+        audit(&call, &outcome);
+    }
+    outcome.into_response()
+}
+
+async fn transact<O: Operation>(
+    state: &AdminState,
+    call: &Call,
+) -> Result<answer::Answer, Refusal> {
+    let mut turn = None;
+    for _ in 0..ATTEMPTS_MAX {
+        let mut txn = Txn::new(&state.catalog);
+        let answer = O::run(state, &mut txn, call).await?;
+        if txn.commit().await? {
+            return Ok(answer);
+        }
+        if turn.is_none() {
+            turn = Some(state.turns.lock().await);
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// One line per write, done or not. It holds numbers and names of routes, nothing that was sent.
+fn audit(call: &Call, outcome: &Result<answer::Answer, Refusal>) {
+    let status = match outcome {
+        Ok(answer) => answer.status,
+        Err(refusal) => refusal.status(),
+    };
+    let object = outcome.as_ref().map(|answer| answer.object.as_str()).unwrap_or_default();
+    let mut path = call.route.clone();
+    for param in &call.params {
+        let shown = param.parse::<u64>().map_or_else(|_| "-".to_owned(), |id| id.to_string());
+        if let (Some(from), Some(to)) = (path.find('{'), path.find('}')) {
+            path.replace_range(from..=to, &shown);
+        }
+    }
+    tracing::info!(
+        target: "audit",
+        actor = "admin",
+        method = call.method.as_str(),
+        path,
+        object,
+        status = status.as_u16(),
+        "admin write"
+    );
+}

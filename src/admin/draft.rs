@@ -1,0 +1,170 @@
+//! An object on its way into the store: what it was, what it will be, what is wrong with it.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::AdminState;
+use super::txn::{Txn, cid_entry, kind_byte};
+use crate::store::{Kind, RecordKey, StoreError};
+use crate::wire::portal::fields::{ApiRef, Faults, Members, Ref, is_cid};
+use crate::wire::portal::stored::Stored;
+
+/// The length of the portal's own custom ids.
+const CID_LEN: usize = 27;
+
+/// An object between its body and the store.
+#[derive(Debug)]
+pub(crate) struct Draft<'s> {
+    /// The listener it came in through.
+    pub(crate) state: &'s AdminState,
+    /// As it is stored; `None` when it is new.
+    pub(crate) before: Option<Stored>,
+    /// As it will be stored.
+    pub(crate) after: Stored,
+    /// What is wrong with it.
+    pub(crate) faults: Faults,
+    /// Members of this one answer alone.
+    pub(crate) once: Members,
+}
+
+impl<'s> Draft<'s> {
+    /// A draft without faults.
+    pub(crate) fn new(state: &'s AdminState, before: Option<Stored>, after: Stored) -> Self {
+        Self { state, before, after, faults: Faults::default(), once: Members::new() }
+    }
+
+    /// Takes the custom id out of a body. It is set once, when the object is made.
+    pub(crate) fn take_cid(&mut self, body: &mut Members) {
+        let given = body.remove("CID");
+        if self.before.is_some() {
+            return;
+        }
+        self.after.cid = match given {
+            Some(Value::String(cid)) if is_cid(&cid) => cid,
+            Some(Value::String(cid)) if cid.is_empty() => random_cid(),
+            None | Some(Value::Null) => random_cid(),
+            Some(
+                Value::String(_)
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::Array(_)
+                | Value::Object(_),
+            ) => {
+                self.faults.add("CID", "must be 1 to 64 of A-Z a-z 0-9 . _ ~ -, and no number");
+                String::new()
+            }
+        };
+    }
+
+    /// Makes the custom id this object's.
+    pub(crate) async fn claim_cid(
+        &mut self,
+        txn: &mut Txn<'_>,
+        kind: Kind,
+    ) -> Result<(), StoreError> {
+        if self.after.cid.is_empty() {
+            return Ok(());
+        }
+        let entry = cid_entry(kind, &self.after.cid);
+        self.claim(txn, entry, "CID").await
+    }
+
+    /// Makes a unique name this object's, unless it is another's.
+    pub(crate) async fn claim(
+        &mut self,
+        txn: &mut Txn<'_>,
+        entry: String,
+        member: &str,
+    ) -> Result<(), StoreError> {
+        match txn.unique(&entry).await? {
+            Some(id) if id != self.after.id => self.faults.add(member, "is already in use"),
+            Some(_) | None => self.after.uniques.push(entry),
+        }
+        Ok(())
+    }
+
+    /// Makes the object belong to another.
+    pub(crate) fn belong(&mut self, kind: Kind, id: u64) {
+        let owner = (kind_byte(kind), id);
+        if !self.after.owners.contains(&owner) {
+            self.after.owners.push(owner);
+        }
+    }
+
+    /// Lets the commit fail if an object it newly belongs to changes or goes meanwhile.
+    pub(crate) async fn guard_owners(&mut self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
+        let known = self.before.as_ref().map(|before| before.owners.as_slice()).unwrap_or(&[]);
+        let kinds = [Kind::Organisation, Kind::Team, Kind::User, Kind::App];
+        for owner in self.after.owners.iter().filter(|owner| !known.contains(owner)) {
+            if let Some(kind) = kinds.iter().find(|kind| kind_byte(**kind) == owner.0) {
+                txn.guard(RecordKey::number(*kind, owner.1)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a member to the number of the object it names, if there is one.
+    pub(crate) async fn refer(
+        &mut self,
+        txn: &mut Txn<'_>,
+        kind: Kind,
+        member: &str,
+        named: Option<&Ref>,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(named) = named else { return Ok(None) };
+        let found = txn.resolve(kind, named).await?;
+        match (found, named) {
+            (Some(id), _) => {
+                self.after.members.insert(member.to_owned(), id.into());
+            }
+            (None, Ref::Id(id)) => self.faults.add(member, format_args!("{id} does not exist")),
+            // What was given in place of a number may be anything, also a token.
+            (None, Ref::Cid(_)) => self.faults.add(member, "names nothing that exists"),
+        }
+        Ok(found)
+    }
+
+    /// Sets a member to the numbers of the objects it names, each once.
+    pub(crate) async fn refer_all(
+        &mut self,
+        txn: &mut Txn<'_>,
+        kind: Kind,
+        member: &str,
+        named: &[Ref],
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut ids = Vec::new();
+        for one in named.iter().filter(|one| **one != Ref::Id(0)) {
+            let found = self.refer(txn, kind, member, Some(one)).await?;
+            ids.extend(found.filter(|id| !ids.contains(id)));
+        }
+        self.after.members.insert(member.to_owned(), ids.clone().into());
+        Ok(ids)
+    }
+
+    /// Names the APIs that do not exist.
+    pub(crate) fn check_apis<'a>(&mut self, apis: impl IntoIterator<Item = &'a ApiRef>) {
+        let snapshot = self.state.catalog.snapshot();
+        for api in apis.into_iter().filter(|api| snapshot.api(&api.id).is_none()) {
+            self.faults.add(&api.path, format_args!("{} does not exist", api.id));
+        }
+    }
+}
+
+/// A custom id that looks like the portal's: 27 letters and digits.
+pub(crate) fn random_cid() -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut noise = [0; CID_LEN];
+    // Without randomness there is no custom id: objects are also named by number.
+    if getrandom::fill(&mut noise).is_err() {
+        return String::new();
+    }
+    let mut cid: String = noise
+        .iter()
+        .filter_map(|byte| DIGITS.get(usize::from(byte % 62)).map(|digit| char::from(*digit)))
+        .collect();
+    if cid.parse::<u64>().is_ok() {
+        let _infallible = write!(cid, "x");
+    }
+    cid
+}
