@@ -22,7 +22,8 @@ use crate::store::embedded::recovery::Recovered;
 use crate::store::{QuotaReserve, QuotaReserved, QuotaUsage, RateReserve, StoreError};
 
 /// Maps the counters are spread over. Each has its lock, and sweeping or copying one of them
-/// holds up only its own callers: with a million counters, for 4,000 of them.
+/// holds up only its own callers: with a million counters, for 4,000 of them. As many as a byte
+/// has values: one byte of a hash names a map.
 pub(super) const SHARDS: usize = 256;
 /// A window is kept at most this long past its end, in milliseconds.
 const KEPT_MS_MAX: u64 = 24 * 3_600 * 1_000;
@@ -242,9 +243,10 @@ impl Counters {
     }
 
     fn shard(&self, key: &CounterKey) -> &Mutex<Shard> {
-        let hash = usize::try_from(self.hasher.hash_one(key) % 256).unwrap_or(0);
-        // `SHARDS` maps exist, so the first arm is always taken.
-        self.shards.get(hash % SHARDS).unwrap_or_else(|| unreachable!("a hash is below SHARDS"))
+        // One byte of the hash: there are as many maps as it has values.
+        let [index, ..] = self.hasher.hash_one(key).to_le_bytes();
+        let shard = self.shards.get(usize::from(index));
+        shard.unwrap_or_else(|| unreachable!("256 maps, and a byte has 256 values"))
     }
 }
 
@@ -301,13 +303,13 @@ impl Before {
         Self { version, limit, generation, folded, cell: cells.get(&process).copied() }
     }
 
-    /// Whether units or the limit changed. The version and the number of the last call alone
-    /// matter only to processes that are alive, so a refused call is not written.
+    /// Whether units or the limit changed. The version and the numbers of calls alone matter
+    /// only to processes that are alive, so a refused call is not written.
     fn differs_from(&self, after: &Self) -> bool {
-        let units = |state: &Self| Self {
-            version: 0,
-            cell: Some(Cell { last_call: 0, ..state.cell.unwrap_or_default() }),
-            ..*state
+        let units = |state: &Self| {
+            let cell = state.cell.unwrap_or_default();
+            let cell = Some(Cell { first_call: 0, last_call: 0, ..cell });
+            Self { version: 0, cell, ..*state }
         };
         units(self) != units(after)
     }
