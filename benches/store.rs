@@ -2,6 +2,7 @@
 //!
 //! The folder is made under `TURNPIKE_BENCH_DIR`, or the system's temporary folder.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
+#![allow(clippy::unwrap_used, reason = "a bench fails by panic")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

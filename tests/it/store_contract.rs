@@ -22,9 +22,8 @@ macro_rules! on_every_store {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 let place = super::embedded::Place::new();
-                super::$case(Arc::new(super::AnyStore::Embedded(place.open()))).await;
+                super::$case(super::Arc::new(super::AnyStore::Embedded(place.open()))).await;
             })*
-            use std::sync::Arc;
         }
     };
 }
@@ -226,12 +225,11 @@ pub(crate) async fn ask(
     call: QuotaCall,
 ) -> (QuotaState, Option<u64>) {
     let reserve = QuotaReserve { key: key.clone(), window, call };
-    match store.quota(&reserve).await.unwrap() {
-        QuotaReserved::Answer { answer: QuotaAnswer::State(state), ends_in_ms } => {
-            (state, ends_in_ms)
-        }
-        other => panic!("{other:?}"),
-    }
+    let answer = store.quota(&reserve).await.unwrap();
+    let QuotaReserved::Answer { answer: QuotaAnswer::State(state), ends_in_ms } = answer else {
+        panic!("{answer:?}")
+    };
+    (state, ends_in_ms)
 }
 
 /// Counters 2: granted, spent and returned units show where they should.
