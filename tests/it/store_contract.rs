@@ -1,5 +1,4 @@
 //! What every store promises, held against every store there is.
-
 use std::sync::Arc;
 
 use turnpike::domain::counter::{CounterKey, ProcessId, Subject, Window};
@@ -12,6 +11,7 @@ use turnpike::store::{
     QuotaUsage, RateReserve, RecordKey, RecordStore, Write,
 };
 
+mod crash;
 mod embedded;
 mod random;
 
@@ -310,7 +310,7 @@ async fn the_limit_of_the_highest_generation_holds(store: Arc<AnyStore>) {
 
 async fn another_window_is_told_the_time(store: Arc<AnyStore>) {
     let (key, current) = (key(6, "q//day"), window(&*store).await);
-    let (start, end) = (current.start, current.end.unwrap());
+    let Window { start, end: Some(end), .. } = current else { panic!() };
     let past = Window { start: UnixMs(start.0 - 1), end: Some(start), reset: 0 };
     let future = Window { start: end, end: Some(end.plus_ms(1)), reset: 0 };
     for window in [past, future] {

@@ -57,6 +57,8 @@ struct QuotaSlot {
     counter: QuotaCounter,
     /// The journal record of its last change.
     number: u64,
+    /// The steady time since which the window is over by the wall clock, once somebody looked.
+    over_since_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -78,8 +80,11 @@ impl Counters {
             opened_at: clock.boot(),
             clock,
         };
+        let (wall, steady_ms) = (counters.wall(), counters.steady_ms());
         for (key, image) in recovered.quotas {
-            let slot = QuotaSlot { counter: image.counter, number: image.number };
+            let end = key.1.end.filter(|end| *end <= wall);
+            let over_since_ms = end.map(|end| steady_ms.saturating_sub(wall.since_ms(end)));
+            let slot = QuotaSlot { counter: image.counter, number: image.number, over_since_ms };
             counters.shard(&key.0).lock().quotas.insert(key, slot);
         }
         for (key, image) in recovered.rates {
@@ -174,8 +179,8 @@ impl Counters {
         let Some(shard) = self.shards.get(index) else { return };
         let mut shard = shard.lock();
         let (now, steady_ms) = (self.wall(), self.steady_ms());
-        shard.quotas.retain(|(_, window), _| match window.end {
-            Some(end) if forgotten_at(window.start, end) <= now => {
+        shard.quotas.retain(|(_, window), slot| match window.end {
+            Some(end) if slot.is_forgotten(window, end, now, steady_ms) => {
                 self.forgotten_until.fetch_max(end.0, Ordering::SeqCst);
                 false
             }
@@ -200,7 +205,7 @@ impl Counters {
         let Some(shard) = self.shards.get(index) else { return };
         let shard = shard.lock();
         let now_ms = self.steady_ms();
-        for ((key, window), QuotaSlot { counter, number }) in &shard.quotas {
+        for ((key, window), QuotaSlot { counter, number, .. }) in &shard.quotas {
             codec::frame(buffer, |body| {
                 codec::put_quota(body, *number, (key, window), counter, counter.cells.iter());
             });
@@ -250,12 +255,21 @@ impl Counters {
     }
 }
 
-/// When a window is forgotten: one window past its end, or one day, whichever is less.
-fn forgotten_at(start: UnixMs, end: UnixMs) -> UnixMs {
-    end.plus_ms(end.since_ms(start).min(KEPT_MS_MAX))
-}
-
 impl QuotaSlot {
+    /// Whether the window has been over for its own length or a day, whichever is less.
+    ///
+    /// It must be over by the wall clock for so long by the steady one. So a wall clock that is
+    /// far ahead for a while does not make the store forget the windows of the present, and then
+    /// stand still, when the clock is put right, until the last of them ends.
+    fn is_forgotten(&mut self, window: &Window, end: UnixMs, now: UnixMs, steady_ms: u64) -> bool {
+        if now < end {
+            self.over_since_ms = None;
+            return false;
+        }
+        let since_ms = *self.over_since_ms.get_or_insert(steady_ms);
+        end.since_ms(window.start).min(KEPT_MS_MAX) <= steady_ms.saturating_sub(since_ms)
+    }
+
     /// Executes a call and journals the counter if a reader after a crash needs to know.
     fn reserve(
         &mut self,
