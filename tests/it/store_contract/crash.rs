@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use turnpike::domain::counter::Window;
 use turnpike::domain::lease::Cell;
-use turnpike::domain::ratelog::RateCall;
+use turnpike::domain::ratelog::{Close, RateCall};
 use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use turnpike::store::{CounterStore, RateReserve, StoreError};
 
@@ -16,7 +16,7 @@ use super::{ask, call, key, lease, window};
 #[tokio::test]
 async fn a_torn_record_is_cut_off_wherever_it_tore() {
     let place = Place::new();
-    let store = place.open();
+    let store = place.open_unsynced();
     let window = window(&store).await;
     grant(&store, 1, 1, window, 10).await;
     let before = store.size().journal_bytes;
@@ -32,6 +32,19 @@ async fn a_torn_record_is_cut_off_wherever_it_tore() {
         assert_eq!(remaining(&again, 1, window).await, Some(expect), "cut at {end}");
         assert_eq!(grant(&again, 1, 3, window, 10).await, 10);
     }
+}
+
+#[tokio::test]
+async fn nothing_behind_a_gap_is_believed() {
+    let place = Place::new();
+    let store = place.open_unsynced();
+    let (window, first) = (window(&store).await, store.size().journal_bytes as usize);
+    grant(&store, 1, 1, window, 10).await;
+    let second = store.size().journal_bytes as usize;
+    grant(&store, 2, 1, window, 10).await;
+    let (gap, whole) = (place.killed(), fs::read(place.journal()).unwrap());
+    fs::write(gap.journal(), [&whole[..first], &whole[second..]].concat()).unwrap();
+    assert_eq!(remaining(&gap.open(), 2, window).await, None);
 }
 
 #[tokio::test]
@@ -64,7 +77,8 @@ async fn an_unsynced_end_may_be_rubbish_and_a_synced_one_may_not() {
     }
 }
 
-/// Calls of one thread, on 32 counters of its own, until told to stop.
+/// Calls of one thread, on 32 counters of its own, until told to stop. Each closes the lease
+/// before.
 fn load(
     thread: u64,
     store: &EmbeddedStore,
@@ -75,13 +89,14 @@ fn load(
     let mut q = 0;
     while !stop.load(Ordering::SeqCst) {
         q += 1;
-        let id = (q % 32) * 2 + thread;
+        let id = (q % 32) * 2 + thread % 2;
         let cell = Cell { first_call: 1, last_call: q, ..Cell::default() };
         let (day, minute) = (key(id, "q//day"), key(id, "r/t/60000"));
         let state = block_on(ask(store, &day, window, call(thread, cell, HUGE, 1))).0;
         granted[id as usize].store(state.cell.granted, Ordering::SeqCst);
-        block_on(store.rate(&RateReserve { key: minute, call: lease(thread, q, HUGE, 1) }))
-            .unwrap();
+        let closes = vec![Close { q: q.saturating_sub(32), spent: 1, age_ms: 0 }];
+        let call = RateCall { closes, ..lease(thread, q, HUGE, 1) };
+        block_on(store.rate(&RateReserve { key: minute, call })).unwrap();
     }
 }
 
@@ -96,21 +111,35 @@ fn free(store: &EmbeddedStore, id: usize) -> u64 {
     block_on(store.rate(&reserve)).unwrap().free
 }
 
+/// Tells the threads to stop, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Every grant that was answered before the files were copied is in the copy, while two threads
-/// go on and the journal is made anew under them.
+/// go on and the journal is made anew under them; and what is in the files when they stop is
+/// exactly what the store knows.
 #[test]
 fn compaction_under_load_loses_nothing() {
     let place = Place::new();
     let store = place.open();
-    let (window, stop) = (block_on(window(&store)), AtomicBool::new(false));
-    let granted: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
-    std::thread::scope(|scope| {
-        for thread in 0..2 {
-            let (store, stop, granted) = (&store, &stop, &granted);
-            scope.spawn(move || load(thread, store, window, stop, granted));
-        }
-        for round in 0..8 {
-            store.compact().unwrap();
+    let window = block_on(window(&store));
+    for round in 0..8 {
+        let stop = AtomicBool::new(false);
+        let granted: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
+        std::thread::scope(|scope| {
+            let stop = Stop(&stop);
+            for thread in 0..2 {
+                let (store, stop, granted) = (&store, stop.0, &granted);
+                scope.spawn(move || load(round * 2 + thread, store, window, stop, granted));
+            }
+            for _ in 0..4 {
+                store.compact().unwrap();
+            }
             let known: Vec<u64> = granted.iter().map(|n| n.load(Ordering::SeqCst)).collect();
             let killed = place.killed();
             let again = killed.open();
@@ -118,14 +147,15 @@ fn compaction_under_load_loses_nothing() {
                 let taken = taken(&again, id, window);
                 assert!(known <= taken, "round {round}, counter {id}: {known}, but {taken} known");
             }
+            for _ in 0..4 {
+                store.compact().unwrap();
+            }
+        });
+        let killed = place.killed();
+        let again = killed.open();
+        for id in 0..64 {
+            assert_eq!(taken(&again, id, window), taken(&store, id, window), "counter {id}");
+            assert_eq!(free(&again, id), free(&store, id), "rate {id}");
         }
-        stop.store(true, Ordering::SeqCst);
-    });
-    store.compact().unwrap();
-    let killed = place.killed();
-    let again = killed.open();
-    for (id, granted) in granted.iter().enumerate() {
-        assert_eq!(taken(&again, id, window), granted.load(Ordering::SeqCst), "counter {id}");
-        assert_eq!(free(&again, id), free(&store, id), "rate {id}");
     }
 }

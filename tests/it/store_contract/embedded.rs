@@ -58,6 +58,12 @@ impl Place {
         self.try_open(EmbeddedOptions::default()).unwrap()
     }
 
+    /// A store that syncs nothing by itself while a test runs.
+    pub(crate) fn open_unsynced(&self) -> EmbeddedStore {
+        self.try_open(EmbeddedOptions { fsync_ms: 3_600_000, ..EmbeddedOptions::default() })
+            .unwrap()
+    }
+
     /// What a kill would leave: the files as they are now, while the store is open.
     pub(crate) fn killed(&self) -> Self {
         let copy = Self { folder: TempDir::new().unwrap(), clock: self.clock() };
