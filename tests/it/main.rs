@@ -11,3 +11,9 @@ mod merge_properties;
 
 /// What every store promises, on every store; what the embedded one promises beyond.
 mod store_contract;
+
+/// A gateway without sockets.
+mod gate;
+
+/// Decisions: rights, limits, caches.
+mod enforce;
