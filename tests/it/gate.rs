@@ -25,8 +25,8 @@ use turnpike::domain::time::UnixMs;
 use turnpike::domain::token::Pepper;
 use turnpike::enforce::{Decision, Enforcer, Facts, Settings};
 use turnpike::metrics::Metrics;
-use turnpike::store::{AnyStore, StoreError};
 use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use turnpike::store::{AnyStore, StoreError};
 
 pub const SECRET: &str = "an-admin-secret-of-tests";
 
