@@ -17,3 +17,9 @@ mod gate;
 
 /// Decisions: rights, limits, caches.
 mod enforce;
+
+/// Sample configurations.
+mod config_files;
+
+/// Layers, lengths, links.
+mod tidy;
