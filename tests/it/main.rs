@@ -13,3 +13,15 @@ mod merge_vectors;
 
 /// What holds of every merge by our rules.
 mod merge_properties;
+
+/// An admin listener to speak to.
+mod admin_support;
+
+/// The portal's custom credentials: the guide's requests, and everything that is refused.
+mod admin_credentials;
+
+/// The portal's other objects, and the policies they become.
+mod admin_objects;
+
+/// What every answer of the admin listener looks like.
+mod admin_envelope;
