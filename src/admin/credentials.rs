@@ -12,8 +12,8 @@ use super::txn::{Txn, cid_entry, kind_byte, name_entry};
 use crate::domain::time::UnixMs;
 use crate::domain::token::{Pepper, Token, TokenHash};
 use crate::store::{Kind, RecordKey, StoreError};
-use crate::wire::portal::credential::{Credential, Purpose, WEAK_TOKEN_LEN, mask};
-use crate::wire::portal::fields::{Fields, Members, Moment};
+use crate::wire::portal::credential::{Credential, Purpose, WEAK_TOKEN_LEN, mask, mentions};
+use crate::wire::portal::fields::{Fields, Members, Moment, Ref};
 use crate::wire::portal::stored::{Stored, TokenFacts};
 use crate::wire::portal::{ORG, moment};
 use crate::wire::record::KeyRecord;
@@ -72,14 +72,7 @@ impl Writable for Credential {
             draft.belong(Kind::AccessRequest, request);
         }
         draft.claim(txn, name_entry(Kind::Credential, app, &self.alias), "Alias").await?;
-        let plan = draft.refer(txn, Kind::Plan, "PlanID", self.plan.as_ref()).await?;
-        for id in draft.refer_all(txn, Kind::Product, "ProductIDs", &self.products).await? {
-            let product = txn.object(Kind::Product, id).await?;
-            if product.is_some_and(|product| product.flag("IsDocumentationOnly")) {
-                let what = format_args!("{id} is documentation only and grants nothing");
-                draft.faults.add("ProductIDs", what);
-            }
-        }
+        let plan = self.check_rights(draft, txn).await?;
         match &self.key {
             Some(key) => check_new_key(key, draft, txn).await?,
             None => check_silence(draft, txn.catalog().pepper()),
@@ -109,8 +102,17 @@ impl Writable for Credential {
     }
 }
 
-/// What a plan says of the life of a new credential.
-trait Life {
+/// What a credential takes from its plan and products.
+trait Rights {
+    /// Checks plan and products and answers the plan. What a credential already had may be gone:
+    /// it can still be renamed and switched off.
+    async fn check_rights(
+        &mut self,
+        draft: &mut Draft<'_>,
+        txn: &mut Txn<'_>,
+    ) -> Result<Option<u64>, StoreError>;
+
+    /// Sets the expiry of a new credential as its plan says.
     async fn expire_by_plan(
         &self,
         plan: Option<u64>,
@@ -119,7 +121,36 @@ trait Life {
     ) -> Result<(), StoreError>;
 }
 
-impl Life for Credential {
+impl Rights for Credential {
+    async fn check_rights(
+        &mut self,
+        draft: &mut Draft<'_>,
+        txn: &mut Txn<'_>,
+    ) -> Result<Option<u64>, StoreError> {
+        let (had_plan, had) = match &draft.before {
+            Some(before) => (before.number("PlanID"), before.numbers("ProductIDs")),
+            None => (None, Vec::new()),
+        };
+        let new_plan =
+            self.plan.as_ref().filter(|plan| had_plan.map(Ref::Id).as_ref() != Some(plan));
+        let plan = draft.refer(txn, Kind::Plan, "PlanID", new_plan).await?;
+        let known = |named: &Ref| matches!(named, Ref::Id(id) if had.contains(id));
+        let (kept, new): (Vec<_>, Vec<_>) = self.products.drain(..).partition(known);
+        let added = draft.refer_all(txn, Kind::Product, "ProductIDs", &new).await?;
+        for id in &added {
+            let product = txn.object(Kind::Product, *id).await?;
+            if product.is_some_and(|product| product.flag("IsDocumentationOnly")) {
+                let what = format_args!("{id} is documentation only and grants nothing");
+                draft.faults.add("ProductIDs", what);
+            }
+        }
+        let mut all: Vec<_> =
+            had.iter().copied().filter(|id| kept.contains(&Ref::Id(*id))).collect();
+        all.extend(added);
+        draft.after.members.insert("ProductIDs".to_owned(), all.into());
+        Ok(plan)
+    }
+
     async fn expire_by_plan(
         &self,
         plan: Option<u64>,
@@ -158,16 +189,13 @@ async fn check_new_key(
     Ok(())
 }
 
-/// Checks that a change does not write down a token of which only the hash is known: no text of it
-/// is the token, nor is any word.
+/// Checks that a change does not write down a token of which only hash and mask are known.
 fn check_silence(draft: &mut Draft<'_>, pepper: &Pepper) {
-    let hash = draft.after.links.token.as_ref().and_then(|token| unhex(&token.hash));
-    let Some(hash) = hash else { return };
-    let is_token = |text: &str| {
-        let mut words = text.split_whitespace().chain([text]);
-        words.any(|word| pepper.hash(word.as_bytes()) == hash)
-    };
-    for name in holders(&draft.after.members, &is_token) {
+    let Some(token) = &draft.after.links.token else { return };
+    let Some(hash) = unhex(&token.hash) else { return };
+    let is_token = |part: &str| pepper.hash(part.as_bytes()) == hash;
+    let tells = |text: &str| mentions(text, &token.mask, is_token);
+    for name in holders(&draft.after.members, &tells) {
         draft.faults.add(&name, "must not contain the token");
     }
 }

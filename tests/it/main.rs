@@ -23,3 +23,15 @@ mod config_files;
 
 /// Layers, lengths, links.
 mod tidy;
+
+/// An admin listener to speak to.
+mod admin_support;
+
+/// The portal's custom credentials: the guide's requests, and everything that is refused.
+mod admin_credentials;
+
+/// The portal's other objects, and the policies they become.
+mod admin_objects;
+
+/// What every answer of the admin listener looks like.
+mod admin_envelope;

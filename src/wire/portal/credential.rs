@@ -118,7 +118,9 @@ fn check_method(fields: &mut Fields<'_>, key: Option<&Token>, purpose: Purpose) 
             fields.fault("AuthTokenType", "must be AUTH_TOKEN_CUSTOM: tokens are only imported");
         }
         (Some(TokenType::Custom), Some(key)) => check_key(fields, key),
-        (Some(TokenType::Custom), None) if purpose == Purpose::Create => {
+        (Some(TokenType::Custom), None)
+            if purpose == Purpose::Create && !fields.faulted("KeyID") =>
+        {
             fields.fault("KeyID", "is required when AuthTokenType is AUTH_TOKEN_CUSTOM");
         }
         (Some(TokenType::Custom), None) => {}
@@ -146,13 +148,49 @@ fn is_oauth(method: &str) -> bool {
     matches!(plain.as_str(), "oauth" | "oauth2" | "oauth20" | "dcr")
 }
 
+/// Whether a text holds a token of which only the mask and a test for the whole are left.
+///
+/// The mask tells how long the token is at least and how it begins and ends, so that only few
+/// parts of the text have to be tried; of a text that offers too many, the answer is yes.
+#[must_use]
+pub fn mentions(text: &str, mask: &str, is_token: impl Fn(&str) -> bool) -> bool {
+    let (begin, end) = mask.split_once('…').unwrap_or_default();
+    let lengths = match begin.len() {
+        0 => TOKEN_LEN_MIN..=WEAK_TOKEN_LEN - 1,
+        1..4 => WEAK_TOKEN_LEN..=LONG_TOKEN_LEN - 1,
+        4.. => LONG_TOKEN_LEN..=TOKEN_LEN_MAX,
+    };
+    let begins = text.match_indices(begin).map(|(at, _)| at);
+    let mut tries = 0;
+    for from in begins {
+        let rest = text.get(from..).unwrap_or_default();
+        for (at, _) in rest.match_indices(end) {
+            let until = at + end.len();
+            if !lengths.contains(&until) {
+                continue;
+            }
+            tries += 1;
+            if TRIES_MAX < tries || rest.get(..until).is_some_and(&is_token) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// The most parts of a text that are tried: about a tenth of a second.
+const TRIES_MAX: usize = 100_000;
+
+/// Tokens of this length and more show four characters at both ends.
+const LONG_TOKEN_LEN: usize = 24;
+
 /// What is shown of a token: four characters at both ends of a long one, less of a shorter one.
 #[must_use]
 pub fn mask(token: &Token) -> String {
     let text = token.reveal();
     let shown = match text.len() {
-        24.. => 4,
-        16..24 => 2,
+        LONG_TOKEN_LEN.. => 4,
+        WEAK_TOKEN_LEN..LONG_TOKEN_LEN => 2,
         _ => 0,
     };
     let ends = text.get(..shown).zip(text.get(text.len().saturating_sub(shown)..));
@@ -170,6 +208,19 @@ mod tests {
         check("LEG-00fa-91c2-77aa", "LE…aa");
         check("short", "…");
         check("ééééééééééééé", "…");
+    }
+
+    #[test]
+    fn a_token_is_found_in_a_text_by_its_mask() {
+        for key in ["abc", "LEG-00fa-91c2-77aa", "LEG-00fa-91c2-77aa-0001-abcd"] {
+            let mask = mask(&Token::new(key.into()));
+            let check = |text: &str| mentions(text, &mask, |part| part == key);
+            for text in [key.to_owned(), format!("é {key}"), format!("x{key}y")] {
+                assert!(check(&text), "{text}");
+            }
+            let less = key.get(..key.len() - 1).unwrap_or_default();
+            assert!(!check(less) && !check("") && !check(&mask), "{key}");
+        }
     }
 
     #[test]
