@@ -16,3 +16,7 @@ pub mod catalog;
 pub mod enforce;
 
 pub mod config;
+
+pub mod telemetry;
+
+pub mod proxy;
