@@ -18,3 +18,7 @@ pub mod enforce;
 pub mod admin;
 
 pub mod config;
+
+pub mod telemetry;
+
+pub mod proxy;

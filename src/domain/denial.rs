@@ -11,6 +11,8 @@ pub enum Denial {
     TargetTooLong,
     /// The body is larger than the API takes.
     BodyTooLarge,
+    /// The body stopped coming.
+    BodyTimeout,
     /// The method is one no proxy may pass: `CONNECT`, `TRACE`.
     MethodNotAllowed,
     /// No API listens there.
@@ -103,6 +105,9 @@ impl Denial {
             }
             Self::BodyTooLarge => {
                 a(413, "body_too_large", "the request's body is too large", "Request is too large")
+            }
+            Self::BodyTimeout => {
+                a(408, "body_timeout", "the request's body stopped coming", "Request Timeout")
             }
             Self::MethodNotAllowed => {
                 a(400, "method_not_allowed", "this method is not passed on", "Bad Request")

@@ -1,0 +1,184 @@
+//! The HTTP/1.1 data plane: thin. It reads a request, asks the enforcer, passes it on, and says
+//! what became of it.
+//!
+//! hyper speaks HTTP on both sides. What hyper refuses or repairs silently, and what is refused
+//! here on top, is in `head`; deadlines are in `downstream`, `body` and `upstream`.
+
+use std::net;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::Service;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::config::{PoliciesConfig, ProxyConfig};
+use crate::enforce::Enforcer;
+use crate::metrics::Metrics;
+use crate::telemetry::AccessLog;
+
+mod body;
+mod call;
+mod credentials;
+mod downstream;
+mod engine;
+mod forward;
+mod head;
+mod limits;
+mod patience;
+mod published;
+mod record;
+mod respond;
+mod upstream;
+
+use engine::Engine;
+
+/// How often unused upstream connections are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+/// The pause after a failed accept: mostly there are too many open files, and trying again at
+/// once would only burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the data plane works with. Shared as an `Arc`.
+#[derive(Debug)]
+pub struct ProxyState {
+    /// APIs, policies, credentials.
+    pub catalog: Arc<Catalog>,
+    /// Decides.
+    pub enforcer: Arc<Enforcer>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// Bounds and deadlines.
+    pub config: ProxyConfig,
+    /// How refusals are answered.
+    pub policies: PoliciesConfig,
+}
+
+/// The data plane as a service of Pingora's server.
+#[derive(Debug)]
+pub struct ProxyService {
+    engine: Arc<Engine>,
+    listeners: Vec<net::TcpListener>,
+    threads: usize,
+    drain: Duration,
+}
+
+impl ProxyService {
+    /// A service on sockets that are bound and do not block. Once told to stop, it waits up to
+    /// `drain` for requests under way.
+    #[must_use]
+    pub fn new(state: Arc<ProxyState>, listeners: Vec<net::TcpListener>, drain: Duration) -> Self {
+        let threads = state.config.threads;
+        Self { engine: Engine::new(state), listeners, threads, drain }
+    }
+}
+
+#[async_trait]
+impl Service for ProxyService {
+    async fn start_service(
+        &mut self,
+        _inherited: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        _listeners_per_fd: usize,
+    ) {
+        let mut loops = JoinSet::new();
+        for listener in self.listeners.drain(..) {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let (engine, shutdown) = (Arc::clone(&self.engine), shutdown.clone());
+                    loops.spawn(accept(engine, listener, shutdown, self.drain));
+                }
+                Err(error) => tracing::error!(%error, "a listener cannot be used"),
+            }
+        }
+        while loops.join_next().await.is_some() {}
+    }
+
+    fn name(&self) -> &'static str {
+        "proxy"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(self.threads)
+    }
+}
+
+/// Serves one listener on the runtime it is called on, until `shutdown` turns true; returns when
+/// no request is under way any more, or after `drain`.
+pub async fn serve(
+    state: Arc<ProxyState>,
+    listener: TcpListener,
+    shutdown: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    accept(Engine::new(state), listener, shutdown, drain).await;
+}
+
+async fn accept(
+    engine: Arc<Engine>,
+    listener: TcpListener,
+    mut shutdown: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    let mut connections = JoinSet::new();
+    let mut sweep = tokio::time::interval(SWEEP);
+    let told = shutdown.clone();
+    let stop = async {
+        // Whoever could say so is gone: that means it too.
+        drop(shutdown.wait_for(|stop| *stop).await);
+    };
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let Some(seat) = engine.seat() else { continue };
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "a connection was closed at once");
+                        continue;
+                    }
+                    let serving = Arc::clone(&engine).connection(stream, peer, told.clone());
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(seat);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => note(ended),
+            _ = sweep.tick() => engine.upstreams.sweep(),
+        }
+    }
+    drop(listener);
+    let empty = async {
+        while let Some(ended) = connections.join_next().await {
+            note(ended);
+        }
+    };
+    if tokio::time::timeout(drain, empty).await.is_err() {
+        tracing::warn!("requests were cut off at shutdown");
+    }
+}
+
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection ended in a panic");
+    }
+}

@@ -1,0 +1,257 @@
+//! Bodies on their way through: counted, bounded, and never waited for without a deadline.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::proxy::downstream::Busy;
+use crate::proxy::patience::Patience;
+use crate::proxy::record::Record;
+use crate::proxy::upstream::Relay;
+
+/// Why a body was broken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyFault {
+    /// It is larger than the API takes.
+    #[error("the request's body is too large")]
+    TooLarge,
+    /// The client sent nothing for too long.
+    #[error("the request's body stopped coming")]
+    Idle,
+    /// The client went away, or its framing is broken.
+    #[error("the request's body is broken")]
+    Broken,
+    /// The upstream sent nothing for too long.
+    #[error("the answer's body stopped coming")]
+    UpstreamIdle,
+    /// The upstream went away, or its framing is broken.
+    #[error("the answer's body is broken")]
+    UpstreamBroken,
+}
+
+/// What becomes of a request's body, seen from outside.
+#[derive(Debug, Default)]
+pub(super) struct Transfer {
+    bytes: AtomicU64,
+    /// Whether the client is what it waits for.
+    waits: AtomicBool,
+    fault: AtomicU8,
+}
+
+impl Transfer {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fault(&self) -> Option<BodyFault> {
+        match self.fault.load(Ordering::Relaxed) {
+            1 => Some(BodyFault::TooLarge),
+            2 => Some(BodyFault::Idle),
+            3 => Some(BodyFault::Broken),
+            _ => None,
+        }
+    }
+
+    fn fail(&self, fault: BodyFault) -> BodyFault {
+        let code = match fault {
+            BodyFault::TooLarge => 1,
+            BodyFault::Idle => 2,
+            BodyFault::Broken => 3,
+            BodyFault::UpstreamIdle | BodyFault::UpstreamBroken => 0,
+        };
+        self.waits.store(false, Ordering::Relaxed);
+        self.fault.store(code, Ordering::Relaxed);
+        fault
+    }
+}
+
+/// A request's body on its way upstream. Trailers are dropped: nothing has looked at them.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    inner: Incoming,
+    left: u64,
+    idle: Duration,
+    patience: Patience,
+    transfer: Arc<Transfer>,
+    ended: bool,
+    _busy: Busy,
+}
+
+impl RequestBody {
+    /// At most `bytes_max`, with a pause of at most `idle`.
+    pub(super) fn new(inner: Incoming, bytes_max: u64, idle: Duration, busy: Busy) -> Self {
+        Self {
+            inner,
+            left: bytes_max,
+            idle,
+            patience: Patience::default(),
+            transfer: Arc::default(),
+            ended: false,
+            _busy: busy,
+        }
+    }
+
+    pub(super) fn transfer(&self) -> Arc<Transfer> {
+        Arc::clone(&self.transfer)
+    }
+
+    fn take(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyFault> {
+        self.patience.rest();
+        self.transfer.waits.store(false, Ordering::Relaxed);
+        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(len).ok_or_else(|| {
+            self.ended = true;
+            self.transfer.fail(BodyFault::TooLarge)
+        })?;
+        self.transfer.bytes.fetch_add(len, Ordering::Relaxed);
+        Ok(Frame::data(data))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Poll::Ready(Some(this.take(data))),
+                Err(_trailers) => {
+                    this.ended = true;
+                    Poll::Ready(None)
+                }
+            },
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "a request's body broke off");
+                this.ended = true;
+                Poll::Ready(Some(Err(this.transfer.fail(BodyFault::Broken))))
+            }
+            Poll::Ready(None) => {
+                this.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                this.transfer.waits.store(true, Ordering::Relaxed);
+                this.patience.poll(cx, this.idle).map(|()| {
+                    this.ended = true;
+                    Some(Err(this.transfer.fail(BodyFault::Idle)))
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// An answer's body on its way to the client. When it is dropped, the request is over: its record
+/// is written then.
+#[derive(Debug)]
+pub(super) struct AnswerBody {
+    content: Content,
+    record: Option<Box<Record>>,
+    _busy: Option<Busy>,
+}
+
+/// Where an answer's body comes from.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// There is none.
+    Empty,
+    /// The gateway.
+    Text(Bytes),
+    /// The upstream.
+    Upstream(Box<Relay>),
+}
+
+impl AnswerBody {
+    pub(super) fn new(content: Content, record: Box<Record>, busy: Busy) -> Self {
+        Self { content, record: Some(record), _busy: Some(busy) }
+    }
+
+    /// A body that belongs to no record.
+    pub(super) fn bare(content: Content) -> Self {
+        Self { content, record: None, _busy: None }
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        let whole = match &mut self.content {
+            Content::Empty => true,
+            Content::Text(text) => text.is_empty(),
+            Content::Upstream(relay) => relay.finish(),
+        };
+        if let Some(record) = &mut self.record {
+            record.finish(whole);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.content {
+            Content::Empty => Poll::Ready(None),
+            Content::Text(text) if text.is_empty() => Poll::Ready(None),
+            Content::Text(text) => Poll::Ready(Some(Ok(std::mem::take(text)))),
+            Content::Upstream(relay) => relay.poll_data(cx),
+        };
+        polled.map(|item| {
+            item.map(|result| {
+                result.map(|data| {
+                    if let Some(record) = &mut this.record {
+                        record.sent(data.len());
+                    }
+                    Frame::data(data)
+                })
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Text(text) => text.is_empty(),
+            Content::Upstream(relay) => relay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Text(text) => {
+                SizeHint::with_exact(u64::try_from(text.len()).unwrap_or(u64::MAX))
+            }
+            Content::Upstream(relay) => relay.size_hint(),
+        }
+    }
+}

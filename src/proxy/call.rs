@@ -1,0 +1,275 @@
+//! One request, in order: check, route, authenticate, decide, forward, answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, EXPECT};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::domain::api::{Auth, Preflight};
+use crate::domain::decision;
+use crate::domain::denial::{Denial, Malformed};
+use crate::domain::path::{Ambiguous, EncodedSlash, normalise};
+use crate::enforce::{Decision, Facts, Permit, Refusal};
+use crate::proxy::body::{AnswerBody, Content};
+use crate::proxy::credentials::Places;
+use crate::proxy::downstream::{Busy, Gate};
+use crate::proxy::engine::Engine;
+use crate::proxy::forward::{self, Outgoing};
+use crate::proxy::head::{self, Framing};
+use crate::proxy::limits;
+use crate::proxy::published::Published;
+use crate::proxy::record::Record;
+use crate::proxy::respond::{self, X_REQUEST_ID};
+
+/// A refused request's body is read to its end up to this size, in bytes, so that the connection
+/// can go on.
+const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+/// And for so long: it mostly came together with the head.
+const DRAIN_MAX: Duration = Duration::from_millis(50);
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) ip: IpAddr,
+    /// The address as `X-Forwarded-For` says it.
+    pub(super) forwarded_for: HeaderValue,
+    pub(super) gate: Arc<Gate>,
+}
+
+/// One request under way.
+pub(super) struct Call<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) client: &'a Client,
+    pub(super) record: Box<Record>,
+    pub(super) busy: Busy,
+    pub(super) body: Option<Incoming>,
+    /// Whether the client waits to be told to go on before it sends its body.
+    expects: bool,
+    length: Option<u64>,
+    limit_headers: bool,
+}
+
+/// Serves one request.
+pub(super) async fn serve(
+    engine: &Engine,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let busy = client.gate.begin();
+    let (parts, body) = request.into_parts();
+    let id = engine.ids.of(&parts.headers);
+    let record = Record::new(&engine.state, id, client.ip, &parts);
+    let call = Call {
+        engine,
+        client,
+        record,
+        busy,
+        expects: parts.headers.contains_key(EXPECT),
+        body: Some(body),
+        length: None,
+        limit_headers: false,
+    };
+    call.run(parts).await
+}
+
+impl Call<'_> {
+    async fn run(mut self, parts: Parts) -> Response<AnswerBody> {
+        let mut response = match self.answer(parts).await {
+            Ok(response) => response,
+            Err(refusal) => self.refuse(&refusal).await,
+        };
+        response.headers_mut().insert(X_REQUEST_ID, self.record.id.clone());
+        self.record.answered(response.status());
+        let (record, busy) = (self.record, self.busy);
+        response.map(|content| AnswerBody::new(content, record, busy))
+    }
+
+    async fn answer(&mut self, mut parts: Parts) -> Result<Response<Content>, Refusal> {
+        let config = &self.engine.state.config;
+        let Framing { host, length } =
+            head::check(&parts, config.header_bytes_max, config.target_bytes_max)
+                .map_err(Refusal::new)?;
+        self.length = length;
+        head::remove_hop_by_hop(&mut parts.headers);
+        let uri = parts.uri.clone();
+        let normal = normalise(uri.path(), EncodedSlash::Keep).map_err(ambiguous)?;
+        let (published, rest) = self.route(&host, normal.as_str())?;
+        let api = &published.api;
+        if normal.has_encoded_slash() && api.encoded_slash == EncodedSlash::Refuse {
+            return Err(ambiguous(Ambiguous::EncodedSlash));
+        }
+        if length.is_some_and(|length| api.body_bytes_max < length) {
+            return Err(Refusal::new(Denial::BodyTooLarge));
+        }
+        let mut query = uri.query().map(std::borrow::Cow::Borrowed);
+        let mut permit = None;
+        if let Auth::Token(sources) = &api.auth {
+            let places = Places { sources, header: published.token_header.as_ref() };
+            let token = places
+                .read(&parts.headers, uri.query())
+                .map_err(|what| Refusal::new(Denial::BadRequest(what)))?;
+            let preflight = token.is_none() && respond::is_preflight(&parts.method, &parts.headers);
+            match &api.preflight {
+                Preflight::Answer(cors) if preflight => {
+                    return Ok(own(respond::preflight(cors, &parts.headers)));
+                }
+                Preflight::Pass if preflight => {}
+                Preflight::Authenticate | Preflight::Pass | Preflight::Answer(_) => {
+                    let version = version(&published, &parts)?;
+                    let (method, path) = (parts.method.as_str(), normal.as_str());
+                    let request = decision::Request { api, method, path, rest, version };
+                    let facts = Facts { request, token: token.as_deref(), client: self.client.ip };
+                    permit = Some(self.decide(&facts).await?);
+                }
+            }
+            drop(token);
+            if api.strip_credentials {
+                places.strip(&mut parts.headers);
+                query = uri.query().map(|query| places.strip_query(query));
+            }
+        } else if let Preflight::Answer(cors) = &api.preflight
+            && respond::is_preflight(&parts.method, &parts.headers)
+        {
+            return Ok(own(respond::preflight(cors, &parts.headers)));
+        }
+        let path = if api.strip_listen_path { rest } else { normal.as_str() };
+        let raw = uri.path_and_query();
+        let query = query.as_deref().filter(|query| !query.is_empty());
+        let outgoing = Outgoing { published: &published, host: &host, raw, path, query };
+        self.forward(outgoing, parts, permit).await
+    }
+
+    fn route<'p>(
+        &mut self,
+        host: &HeaderValue,
+        path: &'p str,
+    ) -> Result<(Arc<Published>, &'p str), Refusal> {
+        let state = &self.engine.state;
+        let snapshot = state.catalog.peek();
+        let found = snapshot
+            .route(host.to_str().ok(), path)
+            .ok_or_else(|| Refusal::new(Denial::NoRoute))?;
+        let published = self.engine.upstreams.of(found.value, &state.metrics);
+        self.record.routed(&published);
+        self.limit_headers = published.api.limit_headers;
+        self.client.gate.write_idle(published.api.timeouts.idle_ms);
+        Ok((published, found.rest))
+    }
+
+    async fn decide(&mut self, facts: &Facts<'_>) -> Result<Permit, Refusal> {
+        match self.engine.state.enforcer.decide(facts).await {
+            Decision::Admit(permit) => {
+                self.record.admitted(Some(permit.credential()), permit.shadowed());
+                Ok(permit)
+            }
+            Decision::Deny(refusal) => Err(refusal),
+        }
+    }
+
+    async fn forward(
+        &mut self,
+        outgoing: Outgoing<'_>,
+        mut parts: Parts,
+        permit: Option<Permit>,
+    ) -> Result<Response<Content>, Refusal> {
+        head::remove_spoofable(&mut parts.headers);
+        forward::introduce(&mut parts.headers, self, outgoing.host);
+        if let Some(permit) = permit.as_ref().filter(|_| outgoing.published.api.identity_headers) {
+            forward::identify(&mut parts.headers, permit);
+        }
+        let sent = forward::send(self, &outgoing, parts).await;
+        let readings = permit.as_ref().map(Permit::readings).filter(|_| self.limit_headers);
+        let mut answered = match sent {
+            Ok(answered) => answered,
+            Err(denial) => {
+                // What was charged stays charged, and the client is told where that leaves it.
+                let readings = readings.copied().unwrap_or_default();
+                return Err(Refusal { readings, ..Refusal::new(denial) });
+            }
+        };
+        if let Some(readings) = readings {
+            limits::set(answered.headers_mut(), readings, self.engine.state.clock.unix());
+        }
+        Ok(answered)
+    }
+
+    async fn refuse(&mut self, refusal: &Refusal) -> Response<Content> {
+        self.record.refused(refusal.denial, refusal.credential);
+        tracing::debug!(denial = ?refusal.denial, "refused");
+        let state = &self.engine.state;
+        let now = state.clock.unix();
+        let id = &self.record.id;
+        let answer = respond::rescue(refusal, &state.policies, id, self.limit_headers, now);
+        let length = answer.2.len();
+        let mut response = own(answer);
+        if self.record.is_head() {
+            response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+            *response.body_mut() = Content::Empty;
+        }
+        if !self.drain().await {
+            self.client.gate.leave_unread();
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Reads what is left of a refused request's body. Says whether all of it was read: the
+    /// connection has to close otherwise.
+    async fn drain(&mut self) -> bool {
+        let Some(body) = self.body.take() else {
+            // It went to an upstream and broke off there.
+            return false;
+        };
+        if body.is_end_stream() {
+            return true;
+        }
+        if self.expects || self.length.is_none_or(|length| DRAIN_BYTES_MAX < length) {
+            return false;
+        }
+        let read = async move {
+            let mut body = body;
+            while let Some(frame) = body.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(DRAIN_MAX, read).await.unwrap_or(false)
+    }
+}
+
+/// An answer of the gateway's own, as a response.
+pub(super) fn own((status, headers, body): respond::Answer) -> Response<Content> {
+    let content = if body.is_empty() { Content::Empty } else { Content::Text(body) };
+    let mut response = Response::new(content);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn ambiguous(why: Ambiguous) -> Refusal {
+    tracing::debug!(kind = why.kind(), "a path is refused");
+    Refusal::new(match why {
+        Ambiguous::TooLong => Denial::TargetTooLong,
+        _ => Denial::BadRequest(Malformed::Path),
+    })
+}
+
+/// The version a request asks for. Two of them are one too many.
+fn version<'p>(published: &Published, parts: &'p Parts) -> Result<Option<&'p str>, Refusal> {
+    let Some(name) = &published.version_header else { return Ok(None) };
+    let syntax = || Refusal::new(Denial::BadRequest(Malformed::Syntax));
+    let mut values = parts.headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(syntax()),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_unreadable| syntax()),
+        (None, None) => Ok(None),
+    }
+}

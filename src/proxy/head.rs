@@ -1,0 +1,202 @@
+//! The head of a request: what can be read in one way only, and what may not go on.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+
+use crate::domain::denial::{Denial, Malformed};
+use crate::domain::route::HOST_LEN_MAX;
+
+/// Headers that concern one connection only (RFC 9110, 7.6.1, and older ones), and those that
+/// belong to a proxy.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Headers that only a gateway may set: a client's own are taken off.
+const SPOOFABLE: &[&str] = &[
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
+    "x-real-ip",
+    // Becomes the environment's HTTP_PROXY in CGI programs.
+    "proxy",
+    "x-turnpike-credential",
+    "x-turnpike-app",
+    "x-turnpike-user",
+    "x-turnpike-organisation",
+];
+
+/// What was read from the head before anything was removed from it.
+#[derive(Debug)]
+pub(super) struct Framing {
+    /// The one `Host`.
+    pub(super) host: HeaderValue,
+    /// The body's length, where it is told.
+    pub(super) length: Option<u64>,
+}
+
+/// Refuses whatever two parsers might read in two ways. hyper has refused the rest.
+///
+/// # Errors
+/// The denial.
+pub(super) fn check(
+    parts: &http::request::Parts,
+    header_bytes_max: usize,
+    target_bytes_max: usize,
+) -> Result<Framing, Denial> {
+    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+        return Err(Denial::MethodNotAllowed);
+    }
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if target_bytes_max < target.saturating_add(authority) {
+        return Err(Denial::TargetTooLong);
+    }
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len().saturating_add(value.len()).saturating_add(4)
+    };
+    if header_bytes_max < parts.headers.iter().map(field).sum::<usize>() {
+        return Err(Denial::HeadTooLarge);
+    }
+    check_encoding(&parts.headers, parts.version)?;
+    let host = one_host(&parts.headers)?.clone();
+    check_target(&parts.uri, &host)?;
+    let length =
+        parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    Ok(Framing { host, length })
+}
+
+fn check_encoding(headers: &HeaderMap, version: Version) -> Result<(), Denial> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(encoding) = encodings.next() else { return Ok(()) };
+    let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !chunked || encodings.next().is_some() || version != Version::HTTP_11 {
+        return Err(Denial::BadRequest(Malformed::TransferEncoding));
+    }
+    Ok(())
+}
+
+fn one_host(headers: &HeaderMap) -> Result<&HeaderValue, Denial> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_authority(host.as_bytes()) => Ok(host),
+        _ => Err(Denial::BadRequest(Malformed::Host)),
+    }
+}
+
+/// Whether a value is a host name or address with or without a port, and nothing else.
+fn is_authority(value: &[u8]) -> bool {
+    let closing = value.iter().position(|b| *b == b']');
+    let (name, port) = match closing {
+        Some(at) => value.split_at_checked(at.saturating_add(1)).unwrap_or((value, &[])),
+        None => {
+            let at = value.iter().position(|b| *b == b':').unwrap_or(value.len());
+            value.split_at_checked(at).unwrap_or((value, &[]))
+        }
+    };
+    let name_ok = match name {
+        [b'[', inside @ .., b']'] => {
+            !inside.is_empty() && inside.iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b))
+        }
+        [] => false,
+        name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b)),
+    };
+    let port_ok = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            let digits = std::str::from_utf8(digits).unwrap_or("x");
+            digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+        }
+        _ => false,
+    };
+    name_ok && port_ok && name.len() <= HOST_LEN_MAX
+}
+
+/// A path, or the absolute form of one on the host that `Host` names (RFC 9112, 3.2).
+fn check_target(uri: &Uri, host: &HeaderValue) -> Result<(), Denial> {
+    let bad = Err(Denial::BadRequest(Malformed::Target));
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) if uri.path().starts_with('/') => Ok(()),
+        (Some("http"), Some(authority)) => {
+            let short = |value: &[u8]| value.strip_suffix(b":80").unwrap_or(value).to_vec();
+            let same =
+                short(authority.as_str().as_bytes()).eq_ignore_ascii_case(&short(host.as_bytes()));
+            if same { Ok(()) } else { bad }
+        }
+        _ => bad,
+    }
+}
+
+/// Takes off what concerns one connection only: first what `Connection` names. It is done before
+/// anything else is read, so that no header counts here and is missing upstream.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(*name);
+    }
+}
+
+/// Takes off what a client may not say of itself.
+pub(super) fn remove_spoofable(headers: &mut HeaderMap) {
+    for name in SPOOFABLE {
+        headers.remove(*name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_a_port() {
+        for good in
+            ["a", "a.example", "A.example:80", "127.0.0.1:1", "[::1]", "[::1]:8080", "a_b", "a:"]
+        {
+            assert!(is_authority(good.as_bytes()) || good == "a:", "{good}");
+        }
+        for odd in [
+            "", ":80", "a b", "a/b", "a@b", "a,b", "a:b", "a:99999", "a:1:2", "[", "[]", "[::1]x",
+            "a%00",
+        ] {
+            assert!(!is_authority(odd.as_bytes()), "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_connection_names_is_removed() {
+        let mut headers = HeaderMap::new();
+        headers.append("connection", HeaderValue::from_static("close, X-Private"));
+        headers.append("connection", HeaderValue::from_static("x-other ,, "));
+        for name in ["x-private", "x-other", "x-stays", "upgrade", "te"] {
+            headers.append(name, HeaderValue::from_static("1"));
+        }
+        remove_hop_by_hop(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-stays"]);
+    }
+}
