@@ -10,6 +10,7 @@ mod call;
 mod credentials;
 mod crud;
 mod draft;
+pub mod ops;
 mod organisations;
 mod people;
 mod policies;

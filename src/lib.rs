@@ -6,7 +6,9 @@
 pub mod domain;
 
 pub mod clock;
+pub mod config;
 pub mod metrics;
+pub mod telemetry;
 pub mod wire;
 
 pub mod store;
@@ -16,9 +18,6 @@ pub mod catalog;
 pub mod enforce;
 
 pub mod admin;
-
-pub mod config;
-
-pub mod telemetry;
-
 pub mod proxy;
+
+pub mod app;

@@ -296,6 +296,18 @@ pub enum AnyStore {
     Embedded(embedded::EmbeddedStore),
 }
 
+impl AnyStore {
+    /// Makes everything durable, at the end of a process. The store goes on.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn close(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.close(),
+        }
+    }
+}
+
 impl RecordStore for AnyStore {
     async fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
         match self {

@@ -35,3 +35,9 @@ mod admin_objects;
 
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
+
+/// The built binary and an upstream that counts.
+mod process;
+
+/// Import a token, enforce it, forward.
+mod main_job;

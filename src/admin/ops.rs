@@ -1,0 +1,90 @@
+//! `/metrics`, `/live`, `/ready`, `/hello`: no secret, and nothing in them that is one.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::store::RecordStore;
+
+/// What the operators' endpoints read.
+#[derive(Clone, Debug)]
+pub struct OpsState {
+    catalog: Arc<Catalog>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    started_ms: u64,
+}
+
+impl OpsState {
+    /// Notes the time of the start.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
+        let started_ms = clock.unix().0;
+        Self { catalog, metrics, clock, started_ms }
+    }
+}
+
+/// The operators' endpoints.
+pub fn router(state: OpsState) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/hello", get(hello))
+        .with_state(state)
+}
+
+async fn metrics(State(state): State<OpsState>) -> Response {
+    match state.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+            .into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// The process runs. The texts are those that scripts of the portal wait for.
+async fn live() -> Json<Value> {
+    Json(json!({"status": "ok", "message": "Success"}))
+}
+
+/// The process can decide: its catalog is loaded and its store answers.
+async fn ready(State(state): State<OpsState>) -> Response {
+    match state.catalog.store().generation().await {
+        Ok(_) => Json(json!({"status": "ok", "message": "Success"})).into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            let body = json!({"status": "error", "errors": ["the store does not answer"]});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+/// Who is this, and how does it do: always 200, in the shape of Tyk's `/hello`.
+async fn hello(State(state): State<OpsState>) -> Json<Value> {
+    let snapshot = state.catalog.snapshot();
+    let store = match state.catalog.store().generation().await {
+        Ok(_) => "pass",
+        Err(_) => "fail",
+    };
+    Json(json!({
+        "status": store,
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": "Turnpike",
+        "uptime_s": state.clock.unix().0.saturating_sub(state.started_ms) / 1_000,
+        "apis": snapshot.apis().count(),
+        "policies": snapshot.policy_count(),
+        "generation": snapshot.generation.0,
+        "details": {"store": {"status": store, "componentType": "datastore"}},
+    }))
+}

@@ -1,0 +1,192 @@
+//! The composition root: builds the parts from the configuration, runs them on Pingora's server,
+//! and takes them down in order.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admin::ops::OpsState;
+use crate::admin::{AdminSecret, AdminState};
+use crate::catalog::Catalog;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::domain::counter::ProcessId;
+use crate::domain::grant::Defaults;
+use crate::domain::merge::Mode;
+use crate::domain::pattern::TykMatching;
+use crate::enforce::{Enforcer, Settings};
+use crate::metrics::Metrics;
+use crate::proxy::ProxyState;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::{AnyStore, StoreError};
+use crate::telemetry::{AccessLog, AccessLogGuard, TelemetryError};
+
+pub mod demo;
+mod pepper;
+mod services;
+
+pub use pepper::PepperError;
+
+/// Why the gateway did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store could not be opened or read.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+    /// The pepper is not there, or not the one the store was made with.
+    #[error("the pepper cannot be used")]
+    Pepper(#[from] PepperError),
+    /// The access log cannot be written.
+    #[error("the log cannot be used")]
+    Log(#[from] TelemetryError),
+    /// A bug of ours.
+    #[error("could not start: {0}")]
+    Internal(String),
+}
+
+/// The addresses that are listened on.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Bound {
+    /// The data plane's, in the order of the configuration.
+    pub proxy: Vec<SocketAddr>,
+    /// The admin listener's.
+    pub admin: SocketAddr,
+}
+
+/// A gateway that listens and does not answer yet.
+pub struct App {
+    bound: Bound,
+    config: Config,
+    proxy_listeners: Vec<TcpListener>,
+    admin_listener: TcpListener,
+    proxy: Arc<ProxyState>,
+    admin: AdminState,
+    ops: OpsState,
+    enforcer: Arc<Enforcer>,
+    store: Arc<AnyStore>,
+    access_log: AccessLogGuard,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Opens the store, loads what is in it, and listens.
+    ///
+    /// # Errors
+    /// When any of it is not possible. Nothing is left behind but an opened store's folder.
+    pub fn build(config: Config) -> Result<Self, AppError> {
+        let internal = |error: &dyn std::fmt::Display| AppError::Internal(error.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| internal(&error))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Arc::new(Metrics::new().map_err(|error| internal(&error))?);
+        let dropped = metrics.access_log_dropped().clone();
+        let (access_log, access_log_guard) = AccessLog::open(&config.log.access, dropped)?;
+        let proxy_listeners: Vec<TcpListener> =
+            config.proxy.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
+        let admin_listener = bind(config.admin.listen)?;
+        let options =
+            EmbeddedOptions { fsync_ms: config.store.fsync_ms, ..EmbeddedOptions::default() };
+        let store = EmbeddedStore::open(&config.store.path, options, Arc::clone(&clock))?;
+        let store = Arc::new(AnyStore::Embedded(store));
+        let pepper = runtime.block_on(pepper::load(&store, config.store.pepper_file.as_deref()))?;
+        let apis = config.shared_apis();
+        let catalog = runtime.block_on(Catalog::load(Arc::clone(&store), pepper, apis))?;
+        let catalog = Arc::new(catalog);
+        runtime.block_on(crate::admin::seed(&catalog, clock.as_ref()))?;
+        let process = ProcessId(random_u64().map_err(|error| internal(&error))?);
+        let enforcer = Arc::new(Enforcer::new(
+            Arc::clone(&catalog),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            process,
+            settings(&config),
+        ));
+        let proxy = Arc::new(ProxyState {
+            catalog: Arc::clone(&catalog),
+            enforcer: Arc::clone(&enforcer),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+            access_log,
+            config: config.proxy.clone(),
+            policies: config.policies.clone(),
+        });
+        let secret = AdminSecret::parse(config.admin.secret.reveal());
+        let secret = secret.map_err(|error| internal(&error))?;
+        let admin = AdminState::new(Arc::clone(&catalog), Arc::clone(&clock), secret);
+        let ops = OpsState::new(Arc::clone(&catalog), metrics, clock);
+        let bound = Bound {
+            proxy: proxy_listeners
+                .iter()
+                .map(TcpListener::local_addr)
+                .collect::<Result<_, _>>()
+                .map_err(|error| internal(&error))?,
+            admin: admin_listener.local_addr().map_err(|error| internal(&error))?,
+        };
+        Ok(Self {
+            bound,
+            config,
+            proxy_listeners,
+            admin_listener,
+            proxy,
+            admin,
+            ops,
+            enforcer,
+            store,
+            access_log: access_log_guard,
+        })
+    }
+
+    /// The addresses listened on.
+    #[must_use]
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Answers requests until SIGTERM or SIGINT, then drains and returns what is in hand.
+    pub fn run(self) {
+        services::run(self);
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let policies = &config.policies;
+    Settings {
+        mode: if policies.tyk_parity { Mode::Tyk } else { Mode::Ours },
+        defaults: Defaults {
+            quota_scope: policies.quota_scope,
+            on_store_unavailable: policies.on_store_unavailable,
+            tyk_matching: TykMatching::default(),
+        },
+        credentials_max: config.auth.credentials_max,
+        unknown_max: config.auth.unknown_max,
+        failures_per_minute_max: config.auth.failures_per_minute_max,
+        store_timeout: Duration::from_millis(config.store.timeout_ms),
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| AppError::Bind { address, source })
+}
+
+/// Random bits from the system.
+fn random_u64() -> Result<u64, getrandom::Error> {
+    getrandom::u64()
+}
