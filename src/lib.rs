@@ -15,6 +15,6 @@ pub mod catalog;
 
 pub mod enforce;
 
-pub mod config;
-
 pub mod admin;
+
+pub mod config;

@@ -214,7 +214,8 @@ fn versions(r: &mut Reader<'_>) -> Option<Versions> {
     let header = header(r, "version_header");
     let known: Vec<Arc<str>> =
         r.texts("versions").unwrap_or_default().into_iter().map(|(_, v)| v.into()).collect();
-    let default: Option<Arc<str>> = r.text("default_version").map(Into::into);
+    let default = r.text("default_version").filter(|text| !text.is_empty());
+    let default: Option<Arc<str>> = default.map(Into::into);
     if let Some(default) = &default
         && !known.contains(default)
     {

@@ -122,18 +122,19 @@ impl QuotaCounter {
     /// Executes one call: steps 2 to 4 of `reserve` in design.md, section 4.
     pub fn reserve(&mut self, call: &QuotaCall) -> QuotaAnswer {
         let known = self.cells.get(&call.process).copied();
+        if let Some(cell) = known.filter(|cell| call.cell.first_call < cell.first_call) {
+            return self.state(call, cell);
+        }
+        let begun = known.filter(|cell| cell.first_call == call.cell.first_call);
         let fresh = Cell { first_call: call.cell.first_call, ..Cell::default() };
-        let mut cell = match known {
-            Some(cell) if call.cell.first_call < cell.first_call => return self.state(call, cell),
-            Some(cell) if cell.first_call < call.cell.first_call => {
-                self.folded = self.folded.saturating_add(cell.taken());
-                fresh
-            }
-            Some(cell) => cell,
-            None => fresh,
-        };
+        let mut cell = begun.unwrap_or(fresh);
         if cell.granted < call.cell.granted {
             return QuotaAnswer::Gone;
+        }
+        if begun.is_none() {
+            // The process had forgotten the counter: what its old cell took stays taken.
+            let forgotten = known.as_ref().map_or(0, Cell::taken);
+            self.folded = self.folded.saturating_add(forgotten);
         }
         if call.cell.last_call <= cell.last_call {
             return self.state(call, cell);

@@ -98,6 +98,20 @@ fn a_forgotten_hand_is_folded_and_stays_taken() {
 }
 
 #[test]
+fn a_call_that_is_gone_changes_nothing() {
+    let mut net = Net::new(100, 1);
+    net.ask(0, 5, 1);
+    let before = net.counter.clone();
+    let (mut call, _) = net.call(0, 0, 0);
+    call.cell = Cell { first_call: 9, last_call: 99, granted: 7, ..Cell::default() };
+    let version = net.counter.version;
+    assert_eq!(net.counter.reserve(&call), QuotaAnswer::Gone);
+    assert_eq!(net.counter.reserve(&call), QuotaAnswer::Gone);
+    assert_eq!(net.counter.version, version);
+    assert_eq!(net.counter.remaining(), before.remaining());
+}
+
+#[test]
 fn a_lowered_limit_grants_nothing_until_enough_came_back() {
     let mut net = Net::new(100, 1);
     net.ask(0, 0, 10);

@@ -22,7 +22,8 @@ use crate::store::embedded::recovery::Recovered;
 use crate::store::{QuotaReserve, QuotaReserved, QuotaUsage, RateReserve, StoreError};
 
 /// Maps the counters are spread over. Each has its lock, and sweeping or copying one of them
-/// holds up only its own callers: with a million counters, for 4,000 of them.
+/// holds up only its own callers: with a million counters, for 4,000 of them. As many as a byte
+/// has values: one byte of a hash names a map.
 pub(super) const SHARDS: usize = 256;
 /// A window is kept at most this long past its end, in milliseconds.
 const KEPT_MS_MAX: u64 = 24 * 3_600 * 1_000;
@@ -56,6 +57,8 @@ struct QuotaSlot {
     counter: QuotaCounter,
     /// The journal record of its last change.
     number: u64,
+    /// The steady time since which the window is over by the wall clock, once somebody looked.
+    over_since_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -77,8 +80,11 @@ impl Counters {
             opened_at: clock.boot(),
             clock,
         };
+        let (wall, steady_ms) = (counters.wall(), counters.steady_ms());
         for (key, image) in recovered.quotas {
-            let slot = QuotaSlot { counter: image.counter, number: image.number };
+            let end = key.1.end.filter(|end| *end <= wall);
+            let over_since_ms = end.map(|end| steady_ms.saturating_sub(wall.since_ms(end)));
+            let slot = QuotaSlot { counter: image.counter, number: image.number, over_since_ms };
             counters.shard(&key.0).lock().quotas.insert(key, slot);
         }
         for (key, image) in recovered.rates {
@@ -173,8 +179,8 @@ impl Counters {
         let Some(shard) = self.shards.get(index) else { return };
         let mut shard = shard.lock();
         let (now, steady_ms) = (self.wall(), self.steady_ms());
-        shard.quotas.retain(|(_, window), _| match window.end {
-            Some(end) if forgotten_at(window.start, end) <= now => {
+        shard.quotas.retain(|(_, window), slot| match window.end {
+            Some(end) if slot.is_forgotten(window, end, now, steady_ms) => {
                 self.forgotten_until.fetch_max(end.0, Ordering::SeqCst);
                 false
             }
@@ -199,7 +205,7 @@ impl Counters {
         let Some(shard) = self.shards.get(index) else { return };
         let shard = shard.lock();
         let now_ms = self.steady_ms();
-        for ((key, window), QuotaSlot { counter, number }) in &shard.quotas {
+        for ((key, window), QuotaSlot { counter, number, .. }) in &shard.quotas {
             codec::frame(buffer, |body| {
                 codec::put_quota(body, *number, (key, window), counter, counter.cells.iter());
             });
@@ -242,18 +248,28 @@ impl Counters {
     }
 
     fn shard(&self, key: &CounterKey) -> &Mutex<Shard> {
-        let hash = usize::try_from(self.hasher.hash_one(key) % 256).unwrap_or(0);
-        // `SHARDS` maps exist, so the first arm is always taken.
-        self.shards.get(hash % SHARDS).unwrap_or_else(|| unreachable!("a hash is below SHARDS"))
+        // One byte of the hash: there are as many maps as it has values.
+        let [index, ..] = self.hasher.hash_one(key).to_le_bytes();
+        let shard = self.shards.get(usize::from(index));
+        shard.unwrap_or_else(|| unreachable!("256 maps, and a byte has 256 values"))
     }
 }
 
-/// When a window is forgotten: one window past its end, or one day, whichever is less.
-fn forgotten_at(start: UnixMs, end: UnixMs) -> UnixMs {
-    end.plus_ms(end.since_ms(start).min(KEPT_MS_MAX))
-}
-
 impl QuotaSlot {
+    /// Whether the window has been over for its own length or a day, whichever is less.
+    ///
+    /// It must be over by the wall clock for so long by the steady one. So a wall clock that is
+    /// far ahead for a while does not make the store forget the windows of the present, and then
+    /// stand still, when the clock is put right, until the last of them ends.
+    fn is_forgotten(&mut self, window: &Window, end: UnixMs, now: UnixMs, steady_ms: u64) -> bool {
+        if now < end {
+            self.over_since_ms = None;
+            return false;
+        }
+        let since_ms = *self.over_since_ms.get_or_insert(steady_ms);
+        end.since_ms(window.start).min(KEPT_MS_MAX) <= steady_ms.saturating_sub(since_ms)
+    }
+
     /// Executes a call and journals the counter if a reader after a crash needs to know.
     fn reserve(
         &mut self,
@@ -301,13 +317,13 @@ impl Before {
         Self { version, limit, generation, folded, cell: cells.get(&process).copied() }
     }
 
-    /// Whether units or the limit changed. The version and the number of the last call alone
-    /// matter only to processes that are alive, so a refused call is not written.
+    /// Whether units or the limit changed. The version and the numbers of calls alone matter
+    /// only to processes that are alive, so a refused call is not written.
     fn differs_from(&self, after: &Self) -> bool {
-        let units = |state: &Self| Self {
-            version: 0,
-            cell: Some(Cell { last_call: 0, ..state.cell.unwrap_or_default() }),
-            ..*state
+        let units = |state: &Self| {
+            let cell = state.cell.unwrap_or_default();
+            let cell = Some(Cell { first_call: 0, last_call: 0, ..cell });
+            Self { version: 0, cell, ..*state }
         };
         units(self) != units(after)
     }

@@ -11,6 +11,8 @@ use crate::store::embedded::counters::SHARDS;
 
 /// How often the thread looks after things when it syncs on demand, in milliseconds.
 const TICK_MS: u64 = 100;
+/// How long to wait before a disk that refused is asked again, in milliseconds.
+const RETRY_MS: u64 = 1_000;
 /// Every counter is looked at once in this time, in milliseconds.
 const SWEEP_MS: u64 = 10_000;
 
@@ -50,7 +52,8 @@ fn run(shared: &Shared, stop: &AtomicBool, tick_ms: u64) {
     let mut failing = false;
     let mut next = 0;
     loop {
-        std::thread::park_timeout(Duration::from_millis(tick_ms));
+        let wait_ms = if failing { tick_ms.max(RETRY_MS) } else { tick_ms };
+        std::thread::park_timeout(Duration::from_millis(wait_ms));
         let last = stop.load(Ordering::SeqCst);
         let done = upkeep(shared, last);
         match &done {

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::domain::id::ID_LEN_MAX;
@@ -36,7 +37,12 @@ impl Records {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = file.open(path).map_err(|e| StoreError::io("opened", e))?;
-        let db = redb::Builder::new().set_cache_size(cache_bytes).create_file(file);
+        // The check reads the whole file; without it a damaged one may panic when it is used.
+        let backend = FileBackend::new(file).map_err(open_error)?;
+        let db = redb::Builder::new()
+            .set_cache_size(cache_bytes)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(backend);
         let records = Self { db: db.map_err(open_error)? };
         let tx = records.begin_write()?;
         tx.open_table(RECORDS).map_err(written)?;
@@ -184,12 +190,10 @@ fn split(raw: &[u8]) -> Result<(Generation, &[u8]), StoreError> {
 }
 
 fn open_error(error: DatabaseError) -> StoreError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            StoreError::InUse
-        }
-        other => classify("opened", other.into()),
+    if matches!(error, DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) {
+        return StoreError::InUse;
     }
+    classify("opened", error.into())
 }
 
 fn read(error: impl Into<redb::Error>) -> StoreError {

@@ -1,0 +1,400 @@
+//! What every store promises, held against every store there is.
+use std::sync::Arc;
+
+use turnpike::domain::counter::{CounterKey, ProcessId, Subject, Window};
+use turnpike::domain::id::CredentialId;
+use turnpike::domain::lease::{Cell, Hand, QuotaAnswer, QuotaCall, QuotaState};
+use turnpike::domain::ratelog::{Close, RateCall, rate};
+use turnpike::domain::time::UnixMs;
+use turnpike::store::{
+    AnyStore, Committed, CounterStore, Expect, Generation, Kind, QuotaReserve, QuotaReserved,
+    QuotaUsage, RateReserve, RecordKey, RecordStore, Write,
+};
+
+mod crash;
+mod embedded;
+mod random;
+
+/// Runs each case on each store: a new store is one more line.
+macro_rules! on_every_store {
+    ($($case:ident)*) => {
+        mod on_embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let place = super::embedded::Place::new();
+                super::$case(super::Arc::new(super::AnyStore::Embedded(place.open()))).await;
+            })*
+        }
+    };
+}
+
+on_every_store! {
+    a_commit_is_read_back
+    a_conflict_leaves_nothing
+    conditions_are_those_before_the_commit
+    generations_rise
+    racing_commits_lose_no_update
+    lists_ascend_within_kind_and_prefix_and_page
+    numbers_start_at_one_and_never_repeat
+    a_grant_counts_until_it_is_returned
+    a_repeated_call_changes_nothing
+    reading_changes_nothing
+    racing_processes_never_get_more_than_the_limit
+    the_limit_of_the_highest_generation_holds
+    another_window_is_told_the_time
+    a_window_and_its_reset_count_apart
+    a_quota_that_never_renews_never_ends
+    what_was_never_granted_is_gone
+    a_rate_grants_no_more_than_itself
+    a_closed_lease_frees_what_was_not_spent
+    racing_leases_never_hold_more_than_the_rate
+}
+
+fn put(key: &RecordKey, expect: Expect, value: &[u8]) -> Write {
+    Write { key: key.clone(), expect, value: Some(value.into()) }
+}
+
+fn at(committed: Committed) -> Generation {
+    match committed {
+        Committed::At(generation) => generation,
+        Committed::Conflict(index) => panic!("write {index} conflicts"),
+    }
+}
+
+async fn value(store: &AnyStore, key: &RecordKey) -> Option<Vec<u8>> {
+    store.get(key).await.unwrap().map(|record| record.value.to_vec())
+}
+
+/// Records 1, 3: what was committed is there for everyone, under its generation, until deleted.
+async fn a_commit_is_read_back(store: Arc<AnyStore>) {
+    let (a, b) = (RecordKey::number(Kind::App, 1), RecordKey::bytes(Kind::Unique, "b"));
+    let writes = vec![put(&a, Expect::Absent, b"one"), put(&b, Expect::Anything, b"")];
+    let first = at(store.commit(writes).await.unwrap());
+    let record = store.get(&a).await.unwrap().unwrap();
+    assert_eq!((record.generation, record.value.as_ref()), (first, b"one".as_ref()));
+    assert_eq!(value(&store, &b).await, Some(vec![]), "an empty value is a value");
+    assert_eq!(value(&store, &RecordKey::number(Kind::Plan, 1)).await, None);
+    let gone = Write { value: None, ..put(&a, Expect::Unchanged(first), b"") };
+    at(store.commit(vec![gone]).await.unwrap());
+    assert_eq!(value(&store, &a).await, None);
+}
+
+/// Records 1: a commit with one condition that does not hold writes nothing at all.
+async fn a_conflict_leaves_nothing(store: Arc<AnyStore>) {
+    let (a, b) = (RecordKey::number(Kind::App, 1), RecordKey::number(Kind::App, 2));
+    let first = at(store.commit(vec![put(&a, Expect::Absent, b"one")]).await.unwrap());
+    let wrong = [Expect::Absent, Expect::Unchanged(Generation(first.0 + 1))];
+    for expect in wrong {
+        let writes = vec![put(&b, Expect::Absent, b"two"), put(&a, expect, b"two")];
+        assert_eq!(store.commit(writes).await.unwrap(), Committed::Conflict(1));
+        assert_eq!(value(&store, &a).await.unwrap(), b"one");
+        assert_eq!(value(&store, &b).await, None);
+        assert_eq!(store.generation().await.unwrap(), first);
+    }
+    let absent = put(&b, Expect::Unchanged(first), b"two");
+    assert_eq!(store.commit(vec![absent]).await.unwrap(), Committed::Conflict(0));
+}
+
+/// All conditions are checked before anything is written, and the last write of a record wins.
+async fn conditions_are_those_before_the_commit(store: Arc<AnyStore>) {
+    let a = RecordKey::number(Kind::App, 1);
+    let writes = vec![put(&a, Expect::Absent, b"one"), put(&a, Expect::Absent, b"two")];
+    at(store.commit(writes).await.unwrap());
+    assert_eq!(value(&store, &a).await.unwrap(), b"two");
+}
+
+/// Records 2: every commit is above all before it, a deletion too.
+async fn generations_rise(store: Arc<AnyStore>) {
+    let mut last = store.generation().await.unwrap();
+    let key = RecordKey::number(Kind::App, 1);
+    for value in [Some(b"one".as_ref()), Some(b"two"), None, Some(b"three")] {
+        let write =
+            Write { key: key.clone(), expect: Expect::Anything, value: value.map(Into::into) };
+        let now = at(store.commit(vec![write]).await.unwrap());
+        assert!(last < now);
+        assert_eq!(store.generation().await.unwrap(), now);
+        last = now;
+    }
+}
+
+/// Records 1 to 3, with several writers: each increments what it read, and none is lost.
+async fn racing_commits_lose_no_update(store: Arc<AnyStore>) {
+    let key = RecordKey::number(Kind::App, 1);
+    at(store.commit(vec![put(&key, Expect::Absent, &[0])]).await.unwrap());
+    let racers = (0..4).map(|_| {
+        let (store, key) = (Arc::clone(&store), key.clone());
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                loop {
+                    let read = store.get(&key).await.unwrap().unwrap();
+                    let next = [read.value[0] + 1];
+                    let write = put(&key, Expect::Unchanged(read.generation), &next);
+                    if let Committed::At(_) = store.commit(vec![write]).await.unwrap() {
+                        break;
+                    }
+                }
+            }
+        })
+    });
+    for racer in racers.collect::<Vec<_>>() {
+        racer.await.unwrap();
+    }
+    assert_eq!(value(&store, &key).await.unwrap(), [20]);
+}
+
+/// Records 4.
+async fn lists_ascend_within_kind_and_prefix_and_page(store: Arc<AnyStore>) {
+    let ids = ["a/1", "a/2", "a/3", "a\u{7f}", "b/1", "a"];
+    let mut writes: Vec<Write> = Vec::new();
+    for id in ids {
+        writes.push(put(&RecordKey::bytes(Kind::Member, id), Expect::Absent, id.as_bytes()));
+        writes.push(put(&RecordKey::bytes(Kind::Unique, id), Expect::Absent, b"other"));
+    }
+    at(store.commit(writes).await.unwrap());
+    let check = async |prefix: &str, after: Option<&str>, limit, expect: &[&str], more| {
+        let after = after.map(str::as_bytes);
+        let page = store.list(Kind::Member, prefix.as_bytes(), after, limit).await.unwrap();
+        let got: Vec<&[u8]> = page.records.iter().map(|(key, _)| key.id.as_ref()).collect();
+        assert_eq!(got, expect.iter().map(|id| id.as_bytes()).collect::<Vec<_>>(), "{prefix}");
+        assert!(page.records.iter().all(|(key, record)| key.id == record.value));
+        assert_eq!(page.more, more, "{prefix} {after:?}");
+    };
+    check("", None, 9, &["a", "a/1", "a/2", "a/3", "a\u{7f}", "b/1"], false).await;
+    check("a/", None, 9, &["a/1", "a/2", "a/3"], false).await;
+    check("a/", None, 3, &["a/1", "a/2", "a/3"], false).await;
+    check("a/", None, 2, &["a/1", "a/2"], true).await;
+    check("a/", Some("a/2"), 2, &["a/3"], false).await;
+    check("a/", Some("a/3"), 2, &[], false).await;
+    check("a/", Some("a"), 1, &["a/1"], true).await; // Before the prefix: from its start.
+    check("a/", Some("z"), 9, &[], false).await;
+    check("c", None, 9, &[], false).await;
+    check("", None, 0, &[], true).await;
+}
+
+/// Records 5, with several callers; kinds count apart.
+async fn numbers_start_at_one_and_never_repeat(store: Arc<AnyStore>) {
+    assert_eq!(store.next_id(Kind::App, 3).await.unwrap(), 1);
+    assert_eq!(store.next_id(Kind::App, 1).await.unwrap(), 4);
+    assert_eq!(store.next_id(Kind::User, 1).await.unwrap(), 1);
+    let racers = (1..5).map(|count| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let first = store.next_id(Kind::App, count).await.unwrap();
+            first..first + count
+        })
+    });
+    let mut numbers: Vec<u64> = Vec::new();
+    for racer in racers.collect::<Vec<_>>() {
+        numbers.extend(racer.await.unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (5..15).collect::<Vec<u64>>());
+}
+
+pub(crate) fn key(id: u64, definition: &str) -> CounterKey {
+    CounterKey { subject: Subject::Credential(CredentialId(id)), definition: definition.into() }
+}
+
+/// The store's time: no window that is over contains it.
+pub(crate) async fn now(store: &impl CounterStore) -> UnixMs {
+    let window = Window { start: UnixMs(0), end: Some(UnixMs(1)), reset: 0 };
+    let call = call(0, Cell { first_call: 1, last_call: 1, ..Cell::default() }, 1, 0);
+    let reserve = QuotaReserve { key: key(0, "time"), window, call };
+    match store.quota(&reserve).await.unwrap() {
+        QuotaReserved::OtherWindow { now } => now,
+        QuotaReserved::Answer { .. } => panic!("a store that lives in 1970"),
+    }
+}
+
+/// A window of two hours around now.
+pub(crate) async fn window(store: &impl CounterStore) -> Window {
+    let start = UnixMs(now(store).await.0 - 3_600_000);
+    Window { start, end: Some(start.plus_ms(7_200_000)), reset: 0 }
+}
+
+pub(crate) fn call(process: u64, cell: Cell, limit: u64, need: u64) -> QuotaCall {
+    let process = ProcessId(process);
+    QuotaCall { process, cell, limit, generation: 1, want: 0, need, least: need.min(1), live: 1 }
+}
+
+/// Asks in full: the answer's state and the milliseconds left.
+pub(crate) async fn ask(
+    store: &impl CounterStore,
+    key: &CounterKey,
+    window: Window,
+    call: QuotaCall,
+) -> (QuotaState, Option<u64>) {
+    let reserve = QuotaReserve { key: key.clone(), window, call };
+    let answer = store.quota(&reserve).await.unwrap();
+    let QuotaReserved::Answer { answer: QuotaAnswer::State(state), ends_in_ms } = answer else {
+        panic!("{answer:?}")
+    };
+    (state, ends_in_ms)
+}
+
+/// Counters 2: granted, spent and returned units show where they should.
+async fn a_grant_counts_until_it_is_returned(store: Arc<AnyStore>) {
+    let (key, window) = (key(1, "q//day"), window(&*store).await);
+    let mut hand = Hand::default();
+    let (state, ends_in_ms) = ask(&*store, &key, window, call(7, hand.next_call(1), 10, 6)).await;
+    assert_eq!((state.cell.granted, state.remaining, state.limit), (6, 4, 10));
+    assert!((3_590_000..=3_600_000).contains(&ends_in_ms.unwrap()));
+    hand.merge(&QuotaAnswer::State(state));
+    assert!(hand.spend(2));
+    hand.give_back(4);
+    let (state, _) = ask(&*store, &key, window, call(7, hand.next_call(2), 10, 0)).await;
+    assert_eq!((state.cell.unspent(), state.remaining), (0, 8));
+    let (state, _) = ask(&*store, &key, window, call(8, Hand::default().next_call(1), 10, 9)).await;
+    assert_eq!((state.cell.granted, state.remaining, state.held_by_others), (8, 0, 0));
+}
+
+/// Counters 3.
+async fn a_repeated_call_changes_nothing(store: Arc<AnyStore>) {
+    let (key, window) = (key(2, "q//day"), window(&*store).await);
+    let first = call(7, Hand::default().next_call(5), 10, 6);
+    let (once, _) = ask(&*store, &key, window, first).await;
+    let (twice, _) = ask(&*store, &key, window, first).await;
+    assert_eq!(once, twice);
+    let rate = RateReserve { key, call: lease(7, 1, 10, 6) };
+    assert_eq!(store.rate(&rate).await.unwrap().granted, 6);
+    let again = store.rate(&rate).await.unwrap();
+    assert_eq!((again.q, again.granted, again.free), (1, 0, 4));
+}
+
+/// Counters 4.
+async fn reading_changes_nothing(store: Arc<AnyStore>) {
+    let (key, window) = (key(3, "q//day"), window(&*store).await);
+    for _ in 0..2 {
+        assert_eq!(store.quota_usage(&key, &window).await.unwrap(), QuotaUsage::default());
+    }
+    let cell =
+        ask(&*store, &key, window, call(7, Hand::default().next_call(1), 10, 6)).await.0.cell;
+    let report = Cell { spent: 4, returned: 1, last_call: 2, ..cell };
+    ask(&*store, &key, window, call(7, report, 10, 0)).await;
+    for _ in 0..2 {
+        let usage = store.quota_usage(&key, &window).await.unwrap();
+        assert_eq!(usage, QuotaUsage { used: 4, held: 1, remaining: Some(5) });
+    }
+}
+
+/// Counters 1.
+async fn racing_processes_never_get_more_than_the_limit(store: Arc<AnyStore>) {
+    let window = window(&*store).await;
+    let racers = (1..=4).map(|process| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let (key, mut hand) = (key(4, "q//day"), Hand::default());
+            for q in 1..=100 {
+                let next = call(process, hand.next_call(q), 1_000, 4);
+                hand.merge(&QuotaAnswer::State(ask(&*store, &key, window, next).await.0));
+            }
+            hand.units()
+        })
+    });
+    let mut granted = 0;
+    for racer in racers.collect::<Vec<_>>() {
+        granted += racer.await.unwrap();
+    }
+    assert_eq!(granted, 1_000, "400 calls of 4 units use up a limit of 1,000, and no more");
+}
+
+/// Counters 2: a late call with an old limit does not bring it back.
+async fn the_limit_of_the_highest_generation_holds(store: Arc<AnyStore>) {
+    let (key, window) = (key(5, "q//day"), window(&*store).await);
+    let newer = QuotaCall { generation: 9, ..call(1, Hand::default().next_call(1), 20, 5) };
+    assert_eq!(ask(&*store, &key, window, newer).await.0.remaining, 15);
+    let older = QuotaCall { generation: 8, ..call(2, Hand::default().next_call(1), 900, 5) };
+    let state = ask(&*store, &key, window, older).await.0;
+    assert_eq!((state.limit, state.remaining), (20, 10));
+}
+
+async fn another_window_is_told_the_time(store: Arc<AnyStore>) {
+    let (key, current) = (key(6, "q//day"), window(&*store).await);
+    let Window { start, end: Some(end), .. } = current else { panic!() };
+    let past = Window { start: UnixMs(start.0 - 1), end: Some(start), reset: 0 };
+    let future = Window { start: end, end: Some(end.plus_ms(1)), reset: 0 };
+    for window in [past, future] {
+        let call = call(1, Hand::default().next_call(1), 10, 5);
+        let reserve = QuotaReserve { key: key.clone(), window, call };
+        let answer = store.quota(&reserve).await.unwrap();
+        let QuotaReserved::OtherWindow { now } = answer else { panic!("{answer:?}") };
+        assert!(current.contains(now));
+        assert_eq!(store.quota_usage(&key, &window).await.unwrap(), QuotaUsage::default());
+    }
+}
+
+async fn a_window_and_its_reset_count_apart(store: Arc<AnyStore>) {
+    let (key, window) = (key(7, "q//day"), window(&*store).await);
+    for reset in 0..3 {
+        let window = Window { reset, ..window };
+        let next = call(1, Hand::default().next_call(reset + 1), 10, 8);
+        assert_eq!(ask(&*store, &key, window, next).await.0.cell.granted, 8);
+    }
+}
+
+async fn a_quota_that_never_renews_never_ends(store: Arc<AnyStore>) {
+    let window = Window { start: UnixMs(0), end: None, reset: 0 };
+    let next = call(1, Hand::default().next_call(1), 10, 8);
+    assert_eq!(ask(&*store, &key(8, "q//never"), window, next).await.1, None);
+}
+
+/// Counters 2: a caller that believes in units the store knows nothing of begins anew.
+async fn what_was_never_granted_is_gone(store: Arc<AnyStore>) {
+    let (key, window) = (key(9, "q//day"), window(&*store).await);
+    let cell = Cell { first_call: 1, last_call: 3, granted: 5, ..Cell::default() };
+    let reserve = QuotaReserve { key: key.clone(), window, call: call(1, cell, 10, 5) };
+    let answer = store.quota(&reserve).await.unwrap();
+    assert!(
+        matches!(answer, QuotaReserved::Answer { answer: QuotaAnswer::Gone, .. }),
+        "{answer:?}"
+    );
+    assert_eq!(store.quota_usage(&key, &window).await.unwrap(), QuotaUsage::default());
+}
+
+pub(crate) fn lease(process: u64, q: u64, requests: u64, need: u64) -> RateCall {
+    let (process, rate) = (ProcessId(process), rate(requests, 60_000).unwrap());
+    RateCall { process, q, rate, closes: vec![], want: 0, need, least: need, validity_ms: 100 }
+}
+
+async fn a_rate_grants_no_more_than_itself(store: Arc<AnyStore>) {
+    let key = key(1, "r/t/60000");
+    let first = RateReserve { key: key.clone(), call: lease(1, 1, 5, 5) };
+    let answer = store.rate(&first).await.unwrap();
+    assert_eq!((answer.granted, answer.free), (5, 0));
+    let second = RateReserve { key, call: lease(2, 1, 5, 1) };
+    let answer = store.rate(&second).await.unwrap();
+    assert_eq!((answer.granted, answer.free), (0, 0));
+    assert!((50_000..=60_160).contains(&answer.wait_ms), "{answer:?}");
+    assert_eq!(answer.wait_ms, answer.reset_ms);
+}
+
+async fn a_closed_lease_frees_what_was_not_spent(store: Arc<AnyStore>) {
+    let key = key(2, "r/t/60000");
+    let first = RateReserve { key: key.clone(), call: lease(1, 1, 10, 8) };
+    assert_eq!(store.rate(&first).await.unwrap().granted, 8);
+    let closes = vec![Close { q: 1, spent: 3, age_ms: 0 }];
+    let second = RateReserve { key, call: RateCall { closes, ..lease(1, 2, 10, 7) } };
+    let answer = store.rate(&second).await.unwrap();
+    assert_eq!((answer.granted, answer.free), (7, 0));
+}
+
+/// Counters 1.
+async fn racing_leases_never_hold_more_than_the_rate(store: Arc<AnyStore>) {
+    let racers = (1..=4).map(|process| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let mut granted = 0;
+            for q in 1..=60 {
+                let call = RateCall { least: 1, ..lease(process, q, 500, 3) };
+                let reserve = RateReserve { key: key(3, "r/t/60000"), call };
+                granted += store.rate(&reserve).await.unwrap().granted;
+            }
+            granted
+        })
+    });
+    let mut granted = 0;
+    for racer in racers.collect::<Vec<_>>() {
+        granted += racer.await.unwrap();
+    }
+    assert_eq!(granted, 500);
+}
