@@ -36,6 +36,7 @@ use answer::Refusal;
 pub use auth::{AdminSecret, SECRET_LEN_MIN, WeakSecret};
 use call::Call;
 use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
+use policies::ApiDetails;
 use requests::{AccessRequest, AppRequest, Issued};
 pub use seed::seed;
 use txn::Txn;
@@ -72,6 +73,8 @@ pub fn router(state: AdminState) -> Router {
         .merge(crud::<Organisation>("/organisations"))
         .merge(crud::<Team>("/organisations/{organisation}/teams"))
         .merge(crud::<Product>("/products"))
+        .route("/products/{id}/api-details", get(handle::<ApiDetails>))
+        .route("/products/{id}/api-details/{api}", get(handle::<ApiDetails>))
         .merge(crud::<Plan>("/plans"))
         .merge(crud::<Credential>("/apps/{app}/custom_credentials"))
         .merge(issued::<AccessRequest>("/access_requests"))

@@ -1,9 +1,12 @@
 //! Products and plans.
 
 use http::StatusCode;
+use serde_json::{Value, json};
 
-use super::answer::Refusal;
-use super::crud::{Resource, View, Writable, base};
+use super::AdminState;
+use super::answer::{Answer, Refusal};
+use super::call::Call;
+use super::crud::{Operation, Resource, View, Writable, base, find};
 use super::draft::Draft;
 use super::txn::{Txn, name_entry};
 use crate::domain::api::Auth;
@@ -85,6 +88,42 @@ impl AgainstApis for Product {
         if open == [true, true] {
             draft.faults.add("APIDetails", "mixes APIs that need a token with APIs that need none");
         }
+    }
+}
+
+/// The APIs of a product as they are configured; one of them when the path names it.
+pub(crate) struct ApiDetails;
+
+impl Operation for ApiDetails {
+    async fn run(_: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+        let product = find::<Product>(txn, call, StatusCode::NOT_FOUND).await?;
+        let snapshot = txn.catalog().snapshot();
+        let entries = product.members.get("APIDetails").and_then(Value::as_array);
+        let mut rows = Vec::new();
+        for entry in entries.into_iter().flatten() {
+            let text = |name| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+            let api = text("APIID").parse().ok().and_then(|id| snapshot.api(&id).cloned());
+            let target = api.as_ref().and_then(|api| api.targets.first());
+            rows.push(json!({
+                "APIID": text("APIID"),
+                "APIType": "rest",
+                "Description": text("Description"),
+                "OASUrl": text("OASUrl"),
+                "Name": api.as_ref().map(|api| api.name.to_string()),
+                "ListenPath": api.as_ref().map(|api| api.listen_path.to_string()),
+                "TargetURL": target.map(|t| format!("http://{}{}", t.authority, t.base_path)),
+                "Status": api.is_some(),
+            }));
+        }
+        let body = match call.params.get(1) {
+            None => rows.into(),
+            Some(id) => {
+                let found = rows.into_iter().find(|row| row.get("APIID") == Some(&json!(id)));
+                let text = "API not found".to_owned();
+                found.ok_or(Refusal::Missing { status: StatusCode::NOT_FOUND, text })?
+            }
+        };
+        Ok(Answer { status: StatusCode::OK, body, object: String::new() })
     }
 }
 

@@ -10,6 +10,7 @@ pub mod people;
 pub mod plan;
 pub mod product;
 pub mod stored;
+pub mod values;
 
 use crate::domain::id::{OrgId, PolicyId};
 use crate::domain::policy::{Partitions, Parts, Policy};

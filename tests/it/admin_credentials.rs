@@ -260,6 +260,8 @@ async fn a_write_leaves_one_audit_line_and_no_token_in_the_log() {
         .with_max_level(tracing::Level::TRACE)
         .with_ansi(false)
         .with_writer(move || writer.clone());
+    // With two of them alive, threads of other tests do not decide for ours what is logged.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber.finish());
     let admin = Admin::start().await;
     let (plan, product, app) = admin.furnish().await;

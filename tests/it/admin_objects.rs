@@ -189,6 +189,15 @@ async fn a_product_becomes_the_policy_it_says() {
     let UrlAccess::Only(urls) = &rights.allowed_urls else { panic!("{rights:?}") };
     assert_eq!(urls[0].methods, Methods::Only(vec!["GET".into()]));
     assert_eq!(urls[1].methods, Methods::Any);
+    let details = admin.expect(200, "GET", "/products/1/api-details", Value::Null).await;
+    assert_eq!(
+        (details.as_array().unwrap().len(), &details[0]["ListenPath"]),
+        (2, &json!("/inv-v1"))
+    );
+    let one = admin.expect(200, "GET", "/products/1/api-details/inv-v2", Value::Null).await;
+    assert_eq!(one, details[1]);
+    admin.expect(404, "GET", "/products/1/api-details/open", Value::Null).await;
+    admin.expect(404, "GET", "/products/9/api-details", Value::Null).await;
     admin.expect(200, "DELETE", "/products/1", Value::Null).await;
     assert!(snapshot_policy(&admin, "product-1").is_none());
 }
@@ -198,8 +207,25 @@ async fn faults_of_plans_and_products_are_named_with_their_paths() {
     let admin = Admin::start().await;
     admin.furnish().await;
     let before = admin.records().await;
-    // path, member, value, fault
-    for (path, member, value, fault) in [
+    for (path, member, value, fault) in wrong() {
+        let mut body = if path == "/plans" { plan("new") } else { product("new", "inv-v1") };
+        body[member] = value;
+        let refused = admin.expect(422, "POST", path, body).await;
+        assert!(faults(&refused)[0].starts_with(fault), "{fault:?}: {refused}");
+        assert_eq!(faults(&refused).len(), 1, "{refused}");
+    }
+    assert_eq!(admin.records().await, before, "nothing half-written");
+}
+
+/// Path, member, value, and how its one fault begins.
+fn wrong() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    let mut all = wrong_plans();
+    all.extend(wrong_products());
+    all
+}
+
+fn wrong_plans() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    vec![
         ("/plans", "Name", json!("robot-tier"), "Name is already in use"),
         ("/plans", "Name", json!("line\nbreak"), "Name must not contain control characters"),
         ("/plans", "ProviderID", json!(null), "ProviderID is required"),
@@ -239,6 +265,11 @@ async fn faults_of_plans_and_products_are_named_with_their_paths() {
         ),
         ("/plans", "Costs", json!([{ "Path": "x", "Cost": 1 }]), "Costs[0].Path must start with a"),
         ("/plans", "Costs", json!([{ "Path": "/x", "Cost": -1 }]), "Costs[0].Cost must be 0 to"),
+    ]
+}
+
+fn wrong_products() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    vec![
         ("/products", "Name", json!(""), "Name is required"),
         (
             "/products",
@@ -273,14 +304,7 @@ async fn faults_of_plans_and_products_are_named_with_their_paths() {
             "APIDetails[0].AllowedURLs[0].Methods \"G T\" is not a method",
         ),
         ("/products", "IsDocumentationOnly", json!(true), "APIDetails must be empty when"),
-    ] {
-        let mut body = if path == "/plans" { plan("new") } else { product("new", "inv-v1") };
-        body[member] = value;
-        let refused = admin.expect(422, "POST", path, body).await;
-        assert!(faults(&refused)[0].starts_with(fault), "{fault:?}: {refused}");
-        assert_eq!(faults(&refused).len(), 1, "{refused}");
-    }
-    assert_eq!(admin.records().await, before, "nothing half-written");
+    ]
 }
 
 #[tokio::test]

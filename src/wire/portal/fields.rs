@@ -6,7 +6,8 @@ use std::fmt::Display;
 use serde_json::{Map, Value};
 
 use super::moment;
-use crate::domain::id::{ApiId, InvalidId};
+pub use super::values::{ApiRef, Faults, Flag, Moment, Ref, is_cid};
+use crate::domain::id::InvalidId;
 use crate::domain::time::UnixMs;
 use crate::domain::token::Token;
 use crate::wire::decimal::Decimal;
@@ -20,70 +21,6 @@ pub const LINE_CHARS_MAX: usize = 255;
 const TEXT_CHARS_MAX: usize = 65_536;
 /// The most entries in one list: a credential of that many products is a mistake.
 const LIST_MAX: usize = 10_000;
-/// The most faults that are told at once.
-const FAULTS_MAX: usize = 100;
-
-/// What is wrong with a body: one plain sentence per fault, beginning with the member's path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Faults(Vec<String>);
-
-impl Faults {
-    /// Adds one; beyond a hundred they are left out.
-    pub fn add(&mut self, path: &str, what: impl Display) {
-        if self.0.len() < FAULTS_MAX {
-            self.0.push(format!("{path} {what}"));
-        }
-    }
-
-    /// Adds a whole sentence.
-    pub fn sentence(&mut self, text: impl Into<String>) {
-        if self.0.len() < FAULTS_MAX {
-            self.0.push(text.into());
-        }
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The sentences, in the order found.
-    #[must_use]
-    pub fn into_texts(self) -> Vec<String> {
-        self.0
-    }
-}
-
-/// What a body names another object by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ref {
-    /// Its number.
-    Id(u64),
-    /// Its custom id.
-    Cid(String),
-}
-
-impl Ref {
-    /// Reads a number or a custom id, also as the portal describes objects: `User#6`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let bare = text.rsplit_once('#').map_or(text, |(_, number)| number);
-        match bare.parse::<u64>() {
-            Ok(id) => Some(Self::Id(id)),
-            Err(_) if is_cid(text) => Some(Self::Cid(text.to_owned())),
-            Err(_) => None,
-        }
-    }
-}
-
-/// Whether a text can be a custom id: 1 to 64 of `[A-Za-z0-9._~-]`, and not a number.
-#[must_use]
-pub fn is_cid(text: &str) -> bool {
-    text.parse::<crate::domain::id::PolicyId>().is_ok() && text.parse::<u64>().is_err()
-}
-
 /// The members of one object, each taken once.
 ///
 /// What is read goes out in its canonical form; what is left at the end goes out as it came.
@@ -122,7 +59,7 @@ impl<'f> Fields<'f> {
     #[must_use]
     pub fn faulted(&self, name: &str) -> bool {
         let begin = format!("{}{name} ", self.path);
-        self.faults.0.iter().any(|fault| fault.starts_with(&begin))
+        self.faults.begins_with(&begin)
     }
 
     /// Forgets a member: it is neither kept nor shown.
@@ -444,35 +381,6 @@ impl<'f> Fields<'f> {
         }
         text
     }
-}
-
-/// An API that a body names, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiRef {
-    /// The path of the member, for faults.
-    pub path: String,
-    /// The API.
-    pub id: ApiId,
-}
-
-/// What an absent flag means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flag {
-    /// Yes.
-    On,
-    /// No.
-    Off,
-}
-
-/// A time in a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// Not given.
-    Absent,
-    /// Given as "never": 0, below, or the epoch.
-    Never,
-    /// Then.
-    At(UnixMs),
 }
 
 fn seconds(unix_s: u64) -> UnixMs {
