@@ -75,7 +75,7 @@ impl Catalog {
                 let page = store.list(kind, &[], after.as_deref(), LOAD_PAGE).await?;
                 after = page.records.last().map(|(key, _)| Arc::clone(&key.id));
                 for (key, record) in page.records {
-                    snapshot.put(&key, Some(&record.value));
+                    snapshot.put(&key, Some(&record.value), record.generation);
                 }
                 if !page.more {
                     break;
@@ -149,7 +149,7 @@ impl Catalog {
             let _replacing = self.replacing.lock();
             let mut next = Snapshot::clone(&self.snapshot.load());
             for (key, value) in noted {
-                next.put(key, value.as_deref());
+                next.put(key, value.as_deref(), generation);
             }
             next.version = next.version.saturating_add(1);
             next.generation = next.generation.max(generation);

@@ -52,3 +52,16 @@ pub fn init(config: &LogConfig) -> Result<Guard, TelemetryError> {
         .map_err(|_taken| TelemetryError::Taken)?;
     Ok(Guard(guard))
 }
+
+/// An error with everything that caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -10,7 +10,7 @@ use crate::domain::merge::{Found, MergeError, Merged, Mode, merge};
 use crate::domain::policy::Policy;
 use crate::domain::route::{Match, Router};
 use crate::store::{Generation, Kind, RecordKey};
-use crate::wire::portal::{plan_policy, product_policy};
+use crate::wire::portal::{plan_policy, product_policy, reference_id};
 
 /// APIs and policies at one moment.
 #[derive(Clone, Debug)]
@@ -23,17 +23,22 @@ pub struct Snapshot {
     router: Arc<Router<Arc<Api>>>,
     apis: Arc<HashMap<ApiId, Arc<Api>>>,
     policies: HashMap<PolicyId, Vec<Arc<Policy>>>,
+    /// The commit that last wrote or deleted each policy: commits may be applied in another order
+    /// than they were made.
+    written: HashMap<PolicyId, Generation>,
 }
 
 /// The policy id of a product or plan: it stays when the thing is renamed.
 #[must_use]
 pub fn policy_id(kind: Kind, number: u64) -> Option<PolicyId> {
-    let prefix = match kind {
-        Kind::Product => "product",
-        Kind::Plan => "plan",
-        _ => return None,
+    let noun = if kind == Kind::Product {
+        "product"
+    } else if kind == Kind::Plan {
+        "plan"
+    } else {
+        return None;
     };
-    format!("{prefix}-{number}").parse().ok()
+    reference_id(noun, number).parse().ok()
 }
 
 impl Snapshot {
@@ -59,6 +64,7 @@ impl Snapshot {
             router: Arc::new(router),
             apis: Arc::new(by_id),
             policies: HashMap::new(),
+            written: HashMap::new(),
         }
     }
 
@@ -114,17 +120,20 @@ impl Snapshot {
         merge(credential, &found, None, mode)
     }
 
-    /// Takes one policy's record in, or out.
-    pub(super) fn put(&mut self, key: &RecordKey, value: Option<&[u8]>) {
+    /// Takes one policy's record in, or out, as a commit left it. One from before what is here
+    /// changes nothing.
+    pub(super) fn put(&mut self, key: &RecordKey, value: Option<&[u8]>, at: Generation) {
         let number = || <[u8; 8]>::try_from(key.id.as_ref()).map(u64::from_be_bytes).ok();
         let Some(id) = number().and_then(|number| policy_id(key.kind, number)) else { return };
+        let written = self.written.entry(id.clone()).or_default();
+        if at < *written {
+            return;
+        }
+        *written = at;
         self.policies.remove(&id);
         let Some(value) = value else { return };
-        let policy = match key.kind {
-            Kind::Product => product_policy(value),
-            Kind::Plan => plan_policy(value),
-            _ => return,
-        };
+        let policy =
+            if key.kind == Kind::Product { product_policy(value) } else { plan_policy(value) };
         match policy {
             Ok(policy) => {
                 self.policies.insert(id, vec![Arc::new(policy)]);
@@ -133,5 +142,29 @@ impl Snapshot {
                 tracing::error!(policy = %id, %error, "a policy cannot be read and refuses");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_applied_in_another_order_leave_the_newest() {
+        let plan = |name: &str| {
+            serde_json::json!({"id": 3, "cid": "c", "created_ms": 0, "updated_ms": 0,
+                "members": {"Name": name, "ProviderID": 1, "MetaData": {"name": name}}})
+            .to_string()
+        };
+        let (key, id) = (RecordKey::number(Kind::Plan, 3), "plan-3".parse().unwrap());
+        let org = "default".parse().unwrap();
+        let mut snapshot = Snapshot::new(Vec::new(), Generation(1));
+        snapshot.put(&key, Some(plan("new").as_bytes()), Generation(7));
+        snapshot.put(&key, Some(plan("old").as_bytes()), Generation(6));
+        let policy = snapshot.policy(&org, &id).expect("the plan");
+        assert_eq!(policy.metadata.get("name").map(|v| v.0.as_ref()), Some("\"new\""));
+        snapshot.put(&key, None, Generation(9));
+        snapshot.put(&key, Some(plan("old").as_bytes()), Generation(8));
+        assert!(snapshot.policy(&org, &id).is_none(), "a deleted plan stays deleted");
     }
 }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use turnpike::clock::{Clock, SystemClock};
 
 use crate::process::{Client, Gateway, SECRET, Upstream};
 
@@ -28,44 +28,8 @@ fn the_guides_two_requests_import_a_token_that_then_works() {
         &json!({"Name": "a", "ProviderID": 1,
         "IsDocumentationOnly": false, "APIDetails": [{"APIID": "a"}]}),
     );
-    let headers = [("Authorization", SECRET), ("Content-Type", "application/json")];
-    let first = r#"{
-           "Name": "Payment App",
-           "Description": "This is my payment application",
-           "RedirectURLs": "https://app-host/auth",
-           "UserID": 1,
-           "Visibility": "personal"
-       }"#;
-    let mut admin = Client::new(gateway.admin);
-    let answer = admin.send("POST", "/portal-api/apps", &headers, first).unwrap();
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let app = answer.json()["ID"].as_u64().unwrap();
     let token = "LEG-00fa-91c2-77aa";
-    let second = r#"{
-           "Alias": "<string>",
-           "Type": "CREDENTIAL_TYPE_TYK_MANAGED",
-           "PlanID": 123,
-           "AuthenticationMethod": "<string>",
-           "ProductIDs": [
-               123
-           ],
-           "AuthTokenType": "AUTH_TOKEN_CUSTOM",
-           "KeyID": "<string>",
-           "CredentialKey": "<string>",
-           "CredentialSecret": "<string>",
-           "ProviderID": 123,
-           "ClientTypeID": 123
-       }"#;
-    let second = second
-        .replacen("<string>", "Custom API Token", 1)
-        .replacen("123", &plan.to_string(), 1)
-        .replacen("<string>", "authToken", 1)
-        .replacen("123", &product.to_string(), 1)
-        .replacen("<string>", token, 1);
-    let path = format!("/portal-api/apps/{app}/custom_credentials");
-    let answer = admin.send("POST", &path, &headers, &second).unwrap();
-    assert_eq!(answer.status, 201, "{answer:?}");
-    assert_eq!(answer.json()["KeyID"], token, "shown once");
+    guide(&gateway, token, plan, product);
 
     let mut client = Client::new(gateway.proxy);
     let bearer = format!("Bearer {token}");
@@ -94,6 +58,47 @@ fn the_guides_two_requests_import_a_token_that_then_works() {
     assert_eq!(answer.headers["www-authenticate"], "Bearer");
     assert_eq!(upstream.count(), 3, "no refused request reaches the upstream");
     nothing_holds(&gateway, folder.path(), token);
+}
+
+/// The guide's two requests, their placeholders filled in.
+fn guide(gateway: &Gateway, token: &str, plan: u64, product: u64) {
+    let headers = [("Authorization", SECRET), ("Content-Type", "application/json")];
+    let first = r#"{
+           "Name": "Payment App",
+           "Description": "This is my payment application",
+           "RedirectURLs": "https://app-host/auth",
+           "UserID": 1,
+           "Visibility": "personal"
+       }"#;
+    let mut admin = Client::new(gateway.admin);
+    let answer = admin.send("POST", "/portal-api/apps", &headers, first).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let app = answer.json()["ID"].as_u64().unwrap();
+    let second = r#"{
+           "Alias": "<string>",
+           "Type": "CREDENTIAL_TYPE_TYK_MANAGED",
+           "PlanID": 123,
+           "AuthenticationMethod": "<string>",
+           "ProductIDs": [
+               123
+           ],
+           "AuthTokenType": "AUTH_TOKEN_CUSTOM",
+           "KeyID": "<string>",
+           "CredentialKey": "<string>",
+           "CredentialSecret": "<string>",
+           "ProviderID": 123,
+           "ClientTypeID": 123
+       }"#;
+    let second = second
+        .replacen("<string>", "Custom API Token", 1)
+        .replacen("123", &plan.to_string(), 1)
+        .replacen("<string>", "authToken", 1)
+        .replacen("123", &product.to_string(), 1)
+        .replacen("<string>", token, 1);
+    let path = format!("/portal-api/apps/{app}/custom_credentials");
+    let answer = admin.send("POST", &path, &headers, &second).unwrap();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(answer.json()["KeyID"], token, "shown once");
 }
 
 /// No log, metric, listing or file of the store holds the token.
@@ -142,7 +147,7 @@ fn five_in_ten_seconds_and_the_sixth_is_told_when_to_come_back() {
     assert_eq!((answer.status, answer.json()["code"].as_str()), (429, Some("rate_exceeded")));
     let wait: u64 = answer.headers["retry-after"].parse().unwrap();
     assert!((9..=11).contains(&wait), "{wait}");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemClock.unix().0 / 1_000;
     let reset: u64 = answer.headers["x-ratelimit-reset"].parse().unwrap();
     assert!((now..=now + 12).contains(&reset), "{reset} at {now}");
     assert!(answer.headers["ratelimit"].starts_with("\"rate\";r=0;t="), "{answer:?}");
@@ -194,7 +199,7 @@ fn an_expired_credential_is_refused_with_401() {
         }
     };
     assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("expired")));
-    assert_eq!(refused.headers["www-authenticate"], "Bearer");
+    assert_eq!(refused.headers["www-authenticate"], "Bearer error=\"invalid_token\"");
 }
 
 /// 64 connections that send until they are told that the quota is used up, or the gateway is gone.

@@ -85,7 +85,7 @@ fn read_answer(from: &mut impl BufRead, method: &str) -> std::io::Result<Answer>
         loop {
             let mut size = String::new();
             from.read_line(&mut size)?;
-            let size = usize::from_str_radix(size.trim(), 16).map_err(|_| broken())?;
+            let size = usize::from_str_radix(size.trim(), 16).map_err(|_odd| broken())?;
             let mut chunk = vec![0; size + 2];
             from.read_exact(&mut chunk)?;
             if size == 0 {

@@ -105,7 +105,6 @@ fn is_literal(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-_~%!&',;=:@".contains(&byte)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's open enum")]
 fn fault(error: &regex::Error) -> InvalidPattern {
     if matches!(error, regex::Error::CompiledTooBig(_)) {
         return InvalidPattern::RegexSize;
