@@ -41,6 +41,8 @@ pub(super) struct Transfer {
     bytes: AtomicU64,
     /// Whether the client is what it waits for.
     waits: AtomicBool,
+    /// Whether all of it was read from the client.
+    whole: AtomicBool,
     fault: AtomicU8,
 }
 
@@ -51,6 +53,10 @@ impl Transfer {
 
     pub(super) fn waits(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
     }
 
     pub(super) fn fault(&self) -> Option<BodyFault> {
@@ -90,15 +96,9 @@ pub(super) struct RequestBody {
 impl RequestBody {
     /// At most `bytes_max`, with a pause of at most `idle`.
     pub(super) fn new(inner: Incoming, bytes_max: u64, idle: Duration, busy: Busy) -> Self {
-        Self {
-            inner,
-            left: bytes_max,
-            idle,
-            patience: Patience::default(),
-            transfer: Arc::default(),
-            ended: false,
-            _busy: busy,
-        }
+        let (transfer, patience) = (Arc::<Transfer>::default(), Patience::default());
+        transfer.whole.store(inner.is_end_stream(), Ordering::Relaxed);
+        Self { inner, left: bytes_max, idle, patience, transfer, ended: false, _busy: busy }
     }
 
     pub(super) fn transfer(&self) -> Arc<Transfer> {
@@ -114,7 +114,16 @@ impl RequestBody {
             self.transfer.fail(BodyFault::TooLarge)
         })?;
         self.transfer.bytes.fetch_add(len, Ordering::Relaxed);
+        // Where the length is known, nobody asks for what comes after the last piece.
+        self.transfer.whole.store(self.inner.is_end_stream(), Ordering::Relaxed);
         Ok(Frame::data(data))
+    }
+
+    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        self.ended = true;
+        self.transfer.waits.store(false, Ordering::Relaxed);
+        self.transfer.whole.store(true, Ordering::Relaxed);
+        Poll::Ready(None)
     }
 }
 
@@ -133,20 +142,14 @@ impl Body for RequestBody {
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => Poll::Ready(Some(this.take(data))),
-                Err(_trailers) => {
-                    this.ended = true;
-                    Poll::Ready(None)
-                }
+                Err(_trailers) => this.end(),
             },
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "a request's body broke off");
                 this.ended = true;
                 Poll::Ready(Some(Err(this.transfer.fail(BodyFault::Broken))))
             }
-            Poll::Ready(None) => {
-                this.ended = true;
-                Poll::Ready(None)
-            }
+            Poll::Ready(None) => this.end(),
             Poll::Pending => {
                 this.transfer.waits.store(true, Ordering::Relaxed);
                 this.patience.poll(cx, this.idle).map(|()| {
@@ -172,6 +175,8 @@ impl Body for RequestBody {
 pub(super) struct AnswerBody {
     content: Content,
     record: Option<Box<Record>>,
+    /// What it broke off with, while what came before it is still on its way.
+    fault: Option<BodyFault>,
     _busy: Option<Busy>,
 }
 
@@ -188,12 +193,12 @@ pub(super) enum Content {
 
 impl AnswerBody {
     pub(super) fn new(content: Content, record: Box<Record>, busy: Busy) -> Self {
-        Self { content, record: Some(record), _busy: Some(busy) }
+        Self { content, record: Some(record), fault: None, _busy: Some(busy) }
     }
 
     /// A body that belongs to no record.
     pub(super) fn bare(content: Content) -> Self {
-        Self { content, record: None, _busy: None }
+        Self { content, record: None, fault: None, _busy: None }
     }
 }
 
@@ -206,6 +211,9 @@ impl Drop for AnswerBody {
         };
         if let Some(record) = &mut self.record {
             record.finish(whole);
+            if std::thread::panicking() {
+                record.panicked();
+            }
         }
     }
 }
@@ -219,22 +227,26 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.get_mut();
+        if let Some(fault) = this.fault.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         let polled = match &mut this.content {
             Content::Empty => Poll::Ready(None),
             Content::Text(text) if text.is_empty() => Poll::Ready(None),
             Content::Text(text) => Poll::Ready(Some(Ok(std::mem::take(text)))),
             Content::Upstream(relay) => relay.poll_data(cx),
         };
-        polled.map(|item| {
-            item.map(|result| {
-                result.map(|data| {
-                    if let Some(record) = &mut this.record {
-                        record.sent(data.len());
-                    }
-                    Frame::data(data)
-                })
-            })
-        })
+        if let Poll::Ready(Some(Err(fault))) = polled {
+            // hyper drops what it has not flushed when a body fails. Let it flush first: the
+            // client should see the answer as far as it came.
+            this.fault = Some(fault);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let (Poll::Ready(Some(Ok(data))), Some(record)) = (&polled, &mut this.record) {
+            record.sent(data.len());
+        }
+        polled.map_ok(Frame::data)
     }
 
     fn is_end_stream(&self) -> bool {

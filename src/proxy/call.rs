@@ -223,8 +223,8 @@ impl Call<'_> {
     /// connection has to close otherwise.
     async fn drain(&mut self) -> bool {
         let Some(body) = self.body.take() else {
-            // It went to an upstream and broke off there.
-            return false;
+            // It went to an upstream, all of it or a part.
+            return self.record.took_all();
         };
         if body.is_end_stream() {
             return true;

@@ -67,7 +67,8 @@ impl Engine {
             .max_buf_size(config.header_bytes_max.max(BUFFER_BYTES))
             // ClientIo has the deadlines.
             .header_read_timeout(None)
-            .pipeline_flush(true);
+            // On, hyper loses the last answer when bytes are left that it will not read.
+            .pipeline_flush(false);
         let upstreams = Upstreams::new(config.upstream_idle_max);
         let connections = AtomicUsize::new(0);
         Arc::new(Self { state, upstreams, ids: RequestIds::new(), connections, http })
@@ -120,10 +121,12 @@ impl Engine {
                 (&mut conn).await
             }
         };
+        // hyper refused what it read, and there may be more of it.
+        let refused = done.as_ref().is_err_and(hyper::Error::is_parse);
         if let Err(error) = done {
             tracing::debug!(%error, "a connection ended");
         }
-        if gate.left_unread() {
+        if refused || gate.left_unread() {
             conn.into_parts().io.into_inner().linger(LINGER_BYTES, LINGER).await;
         }
     }
@@ -146,6 +149,7 @@ async fn guarded(
         Some(response) => response,
         None => {
             tracing::error!("a request ended in a panic");
+            engine.state.metrics.panics().inc();
             let id = engine.ids.make();
             let now = crate::domain::time::UnixMs(0);
             let refusal = Refusal::new(Denial::Internal);

@@ -124,6 +124,16 @@ impl Record {
         self.aborted = !whole;
     }
 
+    /// The answer ended in a panic.
+    pub(super) fn panicked(&self) {
+        self.state.metrics.panics().inc();
+    }
+
+    /// Whether the client has sent all of a body that was passed on.
+    pub(super) fn took_all(&self) -> bool {
+        self.transfer.as_ref().is_some_and(|transfer| transfer.is_whole())
+    }
+
     fn overhead(&self) -> u64 {
         // Cut off while the upstream had it: its time counts up to now.
         let upstream = match (self.upstream_ns, self.sent_at) {
@@ -175,7 +185,6 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.state.metrics.panics().inc();
             self.denial = Some(Denial::Internal);
             self.status = self.status.or(Some(StatusCode::INTERNAL_SERVER_ERROR));
         }

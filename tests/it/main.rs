@@ -41,3 +41,24 @@ mod process;
 
 /// Import a token, enforce it, forward.
 mod main_job;
+
+/// A client that sends exactly the bytes it is told to.
+mod raw_http;
+
+/// A gateway on port 0, and an upstream that records the bytes it gets.
+mod proxy_support;
+
+/// What is refused, what is repaired, and that one well-framed request goes on.
+mod proxy_framing;
+
+/// Paths, headers, bodies: what the upstream gets and what the client gets back.
+mod proxy_forward;
+
+/// Tokens, stripping, preflights, limit headers, refusals.
+mod proxy_auth;
+
+/// Deadlines, broken upstreams, clients that go away.
+mod proxy_failures;
+
+/// Connections: bounds, shutdown, panics, the access log.
+mod proxy_lifecycle;
