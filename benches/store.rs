@@ -119,6 +119,17 @@ fn records(c: &mut Criterion) {
     group.bench_function("commit of one", |b| {
         b.iter(|| rt.block_on(store.commit(write())).unwrap());
     });
+    group.bench_function("64 commits of one at once", |b| {
+        b.iter(|| {
+            let writes: Vec<_> = (0..64).map(|_| write()).collect();
+            rt.block_on(async {
+                let commits = writes.into_iter().map(|writes| store.commit(writes));
+                for committed in futures_util::future::join_all(commits).await {
+                    committed.unwrap();
+                }
+            });
+        });
+    });
     let key = RecordKey::number(Kind::Credential, 1);
     group.bench_function("get", |b| b.iter(|| rt.block_on(store.get(&key)).unwrap().unwrap()));
 }

@@ -22,6 +22,7 @@ use counters::{Counters, SHARDS};
 use journal::Journal;
 use keeper::Keeper;
 use records::Records;
+use writer::Writer;
 
 mod codec;
 mod counters;
@@ -30,6 +31,7 @@ mod journal;
 mod keeper;
 mod records;
 mod recovery;
+mod writer;
 
 /// How an [`EmbeddedStore`] behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ pub struct EmbeddedSize {
 pub struct EmbeddedStore {
     // Stopped first: it uses the rest.
     _keeper: Keeper,
+    writer: Writer,
     shared: Arc<Shared>,
 }
 
@@ -113,9 +116,10 @@ impl EmbeddedStore {
         (0..SHARDS).for_each(|index| counters.sweep(index));
         let journal = Journal::create(path, number, &counters, (fsync_ms == 0, compact_bytes))?;
         let records = Arc::new(records);
+        let writer = Writer::start(Arc::clone(&records))?;
         let shared = Arc::new(Shared { records, counters, journal, upkeep: Mutex::new(()) });
         let keeper = Keeper::start(Arc::clone(&shared), fsync_ms)?;
-        Ok(Self { _keeper: keeper, shared })
+        Ok(Self { _keeper: keeper, writer, shared })
     }
 
     /// Makes everything durable that was answered before the call. The store goes on; dropping
@@ -147,16 +151,6 @@ impl EmbeddedStore {
     pub fn size(&self) -> EmbeddedSize {
         let (quotas, rates) = self.shared.counters.len();
         EmbeddedSize { quotas, rates, journal_bytes: self.shared.journal.len() }
-    }
-
-    /// Runs a write on a thread that may wait for the disk.
-    async fn write<T: Send + 'static>(
-        &self,
-        write: impl FnOnce(&Records) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let records = Arc::clone(&self.shared.records);
-        let done = tokio::task::spawn_blocking(move || write(&records)).await;
-        done.unwrap_or_else(|error| Err(StoreError::io("written", error)))
     }
 }
 
@@ -196,11 +190,11 @@ impl RecordStore for EmbeddedStore {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        self.write(move |records| records.commit(&writes)).await
+        self.writer.commit(writes).await
     }
 
     async fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {
-        self.write(move |records| records.next_id(kind, count)).await
+        self.writer.numbers(kind, count).await
     }
 
     async fn generation(&self) -> Result<Generation, StoreError> {

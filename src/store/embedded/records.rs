@@ -88,51 +88,26 @@ impl Records {
         Ok(page)
     }
 
-    /// All conditions are checked against what was there before, then everything is written.
-    pub(super) fn commit(&self, writes: &[Write]) -> Result<Committed, StoreError> {
+    /// One durable transaction. `fill` puts commits into it, and says whether it shall be kept.
+    pub(super) fn write(
+        &self,
+        fill: impl FnOnce(&mut Batch<'_>) -> bool,
+    ) -> Result<(), StoreError> {
         let tx = self.begin_write()?;
-        let generation = {
-            let mut table = tx.open_table(RECORDS).map_err(written)?;
-            for (index, write) in writes.iter().enumerate() {
-                let found = table.get(raw(write.key.kind, &write.key.id).as_slice());
-                let found = found.map_err(read)?.map(|value| generation(value.value()));
-                if !holds(write.expect, found.transpose()?) {
-                    return Ok(Committed::Conflict(index));
-                }
-            }
-            let mut last = tx.open_table(GENERATION).map_err(written)?;
-            let before = last.get(()).map_err(read)?.map_or(0, |value| value.value());
-            let generation = next(before, 1)?;
-            last.insert((), generation).map_err(written)?;
-            for write in writes {
-                let key = raw(write.key.kind, &write.key.id);
-                match &write.value {
-                    Some(value) => {
-                        let value = [&generation.to_le_bytes(), value.as_ref()].concat();
-                        table.insert(key.as_slice(), value.as_slice()).map_err(written)?;
-                    }
-                    None => {
-                        table.remove(key.as_slice()).map_err(written)?;
-                    }
-                }
-            }
-            generation
+        let keep = {
+            let mut batch = Batch {
+                records: tx.open_table(RECORDS).map_err(written)?,
+                numbers: tx.open_table(NUMBERS).map_err(written)?,
+                generation: tx.open_table(GENERATION).map_err(written)?,
+            };
+            fill(&mut batch)
         };
-        tx.commit().map_err(written)?;
-        Ok(Committed::At(Generation(generation)))
-    }
-
-    /// The first of `count` numbers that nobody else gets.
-    pub(super) fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {
-        let tx = self.begin_write()?;
-        let last = {
-            let mut table = tx.open_table(NUMBERS).map_err(written)?;
-            let last = table.get(kind_byte(kind)).map_err(read)?.map_or(0, |value| value.value());
-            table.insert(kind_byte(kind), next(last, count.max(1))?).map_err(written)?;
-            last
-        };
-        tx.commit().map_err(written)?;
-        next(last, 1)
+        if keep {
+            tx.commit().map_err(written)
+        } else {
+            tx.abort().map_err(written)?;
+            Err(StoreError::io("written", "a commit of the same transaction failed"))
+        }
     }
 
     pub(super) fn generation(&self) -> Result<Generation, StoreError> {
@@ -147,6 +122,50 @@ impl Records {
         // A commit that was answered survives the loss of power.
         tx.set_durability(Durability::Immediate).map_err(written)?;
         Ok(tx)
+    }
+}
+
+/// Commits on their way into one transaction. Each sees those before it.
+pub(super) struct Batch<'tx> {
+    records: redb::Table<'tx, &'static [u8], &'static [u8]>,
+    numbers: redb::Table<'tx, u8, u64>,
+    generation: redb::Table<'tx, (), u64>,
+}
+
+impl Batch<'_> {
+    /// All conditions are checked against what was there before, then everything is written.
+    pub(super) fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
+        for (index, write) in writes.iter().enumerate() {
+            let found = self.records.get(raw(write.key.kind, &write.key.id).as_slice());
+            let found = found.map_err(read)?.map(|value| generation(value.value()));
+            if !holds(write.expect, found.transpose()?) {
+                return Ok(Committed::Conflict(index));
+            }
+        }
+        let before = self.generation.get(()).map_err(read)?.map_or(0, |value| value.value());
+        let generation = next(before, 1)?;
+        self.generation.insert((), generation).map_err(written)?;
+        for write in writes {
+            let key = raw(write.key.kind, &write.key.id);
+            match &write.value {
+                Some(value) => {
+                    let value = [&generation.to_le_bytes(), value.as_ref()].concat();
+                    self.records.insert(key.as_slice(), value.as_slice()).map_err(written)?;
+                }
+                None => {
+                    self.records.remove(key.as_slice()).map_err(written)?;
+                }
+            }
+        }
+        Ok(Committed::At(Generation(generation)))
+    }
+
+    /// The first of `count` numbers that nobody else gets.
+    pub(super) fn numbers(&mut self, kind: Kind, count: u64) -> Result<u64, StoreError> {
+        let kind = kind_byte(kind);
+        let last = self.numbers.get(kind).map_err(read)?.map_or(0, |value| value.value());
+        self.numbers.insert(kind, next(last, count.max(1))?).map_err(written)?;
+        next(last, 1)
     }
 }
 
