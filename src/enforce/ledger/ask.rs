@@ -21,6 +21,8 @@ const SHORT_WINDOW_MS: u64 = 60_000;
 /// An end is taken to be this fraction of the answer's span earlier: clocks may differ in speed
 /// by as much (design.md, section 4, rule 5).
 const CLOCK_SPEED_DIVISOR: u64 = 1_000;
+/// How long an edited limit waits to be told again after a call without an answer.
+const HOLD_OFF_MS: u64 = 1_000;
 /// The 99th percentile of the way to the embedded store and back, in milliseconds: one write into
 /// the page cache.
 const ROUND_TRIP_MS: u64 = 1;
@@ -114,7 +116,6 @@ impl Ledger {
             let per_s = pace_per_s(&state.hand, state.answered, now);
             let waiting = state.waiting.max(cost);
             let InHand::Rate(held) = &mut state.hand else { return Ok(()) };
-            held.rate = Some(rate);
             let hand = &mut held.hand;
             let limit = rate.requests.get();
             let used = limit.saturating_sub(hand.remaining(now));
@@ -145,11 +146,12 @@ impl Ledger {
         let InHand::Rate(held) = &mut state.hand else { return Ok(()) };
         match answer {
             Ok(answer) => {
+                held.rate = Some(rate);
                 held.hand.merge(&answer, sent, reserve.call.validity_ms);
                 Ok(())
             }
             Err(error) => {
-                held.rate = None;
+                held.hold_off = now.plus_ms(HOLD_OFF_MS);
                 held.hand.reopen(&reserve.call.closes, now);
                 Err(error)
             }
@@ -169,13 +171,17 @@ impl Ledger {
             let window = window_at(terms.period, anchor, terms.resets, now_unix);
             self.leave_window(charge, &window).await?;
             let (reserve, sent) = self.quota_call(charge, terms, window, cost);
-            let reserved = self.store.quota(&reserve).await.inspect_err(|_| unsettle(charge))?;
+            let reserved = self.store.quota(&reserve).await;
+            let reserved = reserved.inspect_err(|_| self.hold_off(charge))?;
             match reserved {
                 QuotaReserved::Answer { answer, ends_in_ms } => {
                     let mut state = charge.lock();
                     state.answered = self.clock.boot();
                     if let InHand::Quota(quota) = &mut state.hand {
                         quota.window = Some((window, ends_in_ms.map(|ms| end_of(sent, ms))));
+                        if quota.generation <= terms.generation {
+                            (quota.limit, quota.generation) = (terms.limit, terms.generation);
+                        }
                         quota.hand.merge(&answer);
                         quota.pace(cost.max(1), sent);
                     }
@@ -203,10 +209,9 @@ impl Ledger {
         let q = self.next_q();
         let cell = match &mut state.hand {
             InHand::Quota(quota) => {
-                if quota.generation < terms.generation {
-                    // The limit may be lower: what is in hand goes back, and is granted anew.
+                if quota.generation < terms.generation && terms.limit < quota.limit {
+                    // The limit was lowered: what is in hand goes back, and is granted anew.
                     quota.hand.give_back(u64::MAX);
-                    quota.generation = terms.generation;
                 }
                 quota.hand.next_call(q)
             }
@@ -224,6 +229,14 @@ impl Ledger {
             live: 1,
         };
         (QuotaReserve { key: charge.slot.key.clone(), window, call }, now)
+    }
+
+    /// After a call without an answer: what is in hand is spent before another one is tried.
+    fn hold_off(&self, charge: &Charge) {
+        let now = self.clock.boot();
+        if let InHand::Quota(quota) = &mut charge.lock().hand {
+            quota.hold_off = now.plus_ms(HOLD_OFF_MS);
+        }
     }
 
     /// Begins a new hand when the window is another than the hand's. What is left of the old hand
@@ -244,6 +257,7 @@ impl Ledger {
                     });
                     *quota = QuotaInHand {
                         anchor: quota.anchor,
+                        limit: quota.limit,
                         generation: quota.generation,
                         ..QuotaInHand::default()
                     };
@@ -328,13 +342,6 @@ struct QuotaTerms<'a> {
     period: &'a Period,
     resets: u64,
     generation: u64,
-}
-
-/// After a call without an answer nobody knows whether the store heard of the limit.
-fn unsettle(charge: &Charge) {
-    if let InHand::Quota(quota) = &mut charge.lock().hand {
-        quota.generation = 0;
-    }
 }
 
 fn end_of(sent: BootNs, ends_in_ms: u64) -> BootNs {
