@@ -99,7 +99,7 @@ impl Call<'_> {
         head::remove_hop_by_hop(&mut parts.headers);
         let uri = parts.uri.clone();
         let normal = normalise(uri.path(), EncodedSlash::Keep).map_err(ambiguous)?;
-        let (published, rest) = self.route(&host, normal.as_str())?;
+        let (published, rest) = self.route(&host, normal.as_str()).map_err(Refusal::new)?;
         let api = &published.api;
         if normal.has_encoded_slash() && api.encoded_slash == EncodedSlash::Refuse {
             return Err(ambiguous(Ambiguous::EncodedSlash));
@@ -121,7 +121,7 @@ impl Call<'_> {
                 }
                 Preflight::Pass if preflight => {}
                 Preflight::Authenticate | Preflight::Pass | Preflight::Answer(_) => {
-                    let version = version(&published, &parts)?;
+                    let version = version(&published, &parts).map_err(Refusal::new)?;
                     let (method, path) = (parts.method.as_str(), normal.as_str());
                     let request = decision::Request { api, method, path, rest, version };
                     let facts = Facts { request, token: token.as_deref(), client: self.client.ip };
@@ -149,12 +149,10 @@ impl Call<'_> {
         &mut self,
         host: &HeaderValue,
         path: &'p str,
-    ) -> Result<(Arc<Published>, &'p str), Refusal> {
+    ) -> Result<(Arc<Published>, &'p str), Denial> {
         let state = &self.engine.state;
         let snapshot = state.catalog.peek();
-        let found = snapshot
-            .route(host.to_str().ok(), path)
-            .ok_or_else(|| Refusal::new(Denial::NoRoute))?;
+        let found = snapshot.route(host.to_str().ok(), path).ok_or(Denial::NoRoute)?;
         let published = self.engine.upstreams.of(found.value, &state.metrics);
         self.record.routed(&published);
         self.limit_headers = published.api.limit_headers;
@@ -256,20 +254,18 @@ pub(super) fn own((status, headers, body): respond::Answer) -> Response<Content>
 
 fn ambiguous(why: Ambiguous) -> Refusal {
     tracing::debug!(kind = why.kind(), "a path is refused");
-    Refusal::new(match why {
-        Ambiguous::TooLong => Denial::TargetTooLong,
-        _ => Denial::BadRequest(Malformed::Path),
-    })
+    let long = why == Ambiguous::TooLong;
+    Refusal::new(if long { Denial::TargetTooLong } else { Denial::BadRequest(Malformed::Path) })
 }
 
 /// The version a request asks for. Two of them are one too many.
-fn version<'p>(published: &Published, parts: &'p Parts) -> Result<Option<&'p str>, Refusal> {
+fn version<'p>(published: &Published, parts: &'p Parts) -> Result<Option<&'p str>, Denial> {
     let Some(name) = &published.version_header else { return Ok(None) };
-    let syntax = || Refusal::new(Denial::BadRequest(Malformed::Syntax));
+    let syntax = Denial::BadRequest(Malformed::Syntax);
     let mut values = parts.headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(syntax()),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_unreadable| syntax()),
+        (_, Some(_)) => Err(syntax),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_unreadable| syntax),
         (None, None) => Ok(None),
     }
 }
