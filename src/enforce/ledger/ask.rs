@@ -108,13 +108,19 @@ impl Ledger {
     }
 
     async fn call_rate(&self, charge: &Charge, rate: Rate, cost: u64) -> Result<(), StoreError> {
-        let (call, sent) = {
+        let (call, told, sent) = {
             let mut state = charge.lock();
             let now = self.clock.boot();
             let per_s = pace_per_s(&state.hand, state.answered, now);
             let waiting = state.waiting.max(cost);
             let InHand::Rate(held) = &mut state.hand else { return Ok(()) };
-            held.rate = Some(rate);
+            // Units of another rate go back: a lowered one holds for them too.
+            let told = held.rate.replace(rate);
+            let closes = if told.is_none_or(|told| told == rate) {
+                held.hand.closes(now)
+            } else {
+                held.hand.close_all(now)
+            };
             let hand = &mut held.hand;
             let limit = rate.requests.get();
             let used = limit.saturating_sub(hand.remaining(now));
@@ -129,13 +135,13 @@ impl Ledger {
                 process: self.process,
                 q: self.next_q(),
                 rate,
-                closes: hand.closes(now),
+                closes,
                 want,
                 need: waiting.saturating_sub(units),
                 least: cost.saturating_sub(units),
                 validity_ms,
             };
-            (call, now)
+            (call, told, now)
         };
         let reserve = RateReserve { key: charge.slot.key.clone(), call };
         let answer = self.store.rate(&reserve).await;
@@ -149,7 +155,8 @@ impl Ledger {
                 Ok(())
             }
             Err(error) => {
-                held.rate = None;
+                // Another rate has still to be told; what is in hand of this one can be spent.
+                held.rate = told;
                 held.hand.reopen(&reserve.call.closes, now);
                 Err(error)
             }
@@ -168,14 +175,17 @@ impl Ledger {
         for _ in 0..3 {
             let window = window_at(terms.period, anchor, terms.resets, now_unix);
             self.leave_window(charge, &window).await?;
+            let told = told(charge);
             let (reserve, sent) = self.quota_call(charge, terms, window, cost);
-            let reserved = self.store.quota(&reserve).await.inspect_err(|_| unsettle(charge))?;
+            let reserved = self.store.quota(&reserve).await;
+            let reserved = reserved.inspect_err(|_| unsettle(charge, told))?;
             match reserved {
                 QuotaReserved::Answer { answer, ends_in_ms } => {
                     let mut state = charge.lock();
                     state.answered = self.clock.boot();
                     if let InHand::Quota(quota) = &mut state.hand {
                         quota.window = Some((window, ends_in_ms.map(|ms| end_of(sent, ms))));
+                        quota.renews = ends_in_ms.map(|ms| sent.plus_ms(ms));
                         quota.hand.merge(&answer);
                         quota.pace(cost.max(1), sent);
                     }
@@ -207,6 +217,9 @@ impl Ledger {
                     // The limit may be lower: what is in hand goes back, and is granted anew.
                     quota.hand.give_back(u64::MAX);
                     quota.generation = terms.generation;
+                    // What the last answer said of the old limit says nothing of this one, also
+                    // when this call is given up before it is answered.
+                    quota.ask_again = now;
                 }
                 quota.hand.next_call(q)
             }
@@ -330,10 +343,19 @@ struct QuotaTerms<'a> {
     generation: u64,
 }
 
-/// After a call without an answer nobody knows whether the store heard of the limit.
-fn unsettle(charge: &Charge) {
+/// The generation of the limit that the store was told last.
+fn told(charge: &Charge) -> u64 {
+    match &charge.lock().hand {
+        InHand::Quota(quota) => quota.generation,
+        InHand::Rate(_) => 0,
+    }
+}
+
+/// After a call without an answer nobody knows whether the store heard of a new limit. One that
+/// it knew before it still knows: what is in hand can be spent.
+fn unsettle(charge: &Charge, told: u64) {
     if let InHand::Quota(quota) = &mut charge.lock().hand {
-        quota.generation = 0;
+        quota.generation = told;
     }
 }
 
