@@ -39,7 +39,8 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) {
     let router = crate::admin::router(app.admin).merge(crate::admin::ops::router(app.ops));
     server.add_service(AdminService { router, listener: Some(app.admin_listener) });
     server.add_service(SweepService { enforcer: Arc::clone(&app.enforcer) });
-    let ready = Mutex::new(Some(Box::new(ready) as Ready));
+    let ready: Ready = Box::new(ready);
+    let ready = Mutex::new(Some(ready));
     let ending = Ending { ready, stop, running, drain, enforcer: app.enforcer, store: app.store };
     server.run(RunArgs { shutdown_signal: Box::new(ending) });
     // What was logged last is written now.
