@@ -156,9 +156,10 @@ impl App {
         &self.bound
     }
 
-    /// Answers requests until SIGTERM or SIGINT, then drains and returns what is in hand.
-    pub fn run(self) {
-        services::run(self);
+    /// Answers requests until SIGTERM or SIGINT, then drains and returns what is in hand. `ready`
+    /// is called once, when such a signal would be heard.
+    pub fn run(self, ready: impl FnOnce() + Send + 'static) {
+        services::run(self, ready);
     }
 }
 

@@ -31,6 +31,11 @@ type Listener = Box<dyn Fn(&TokenHash) + Send + Sync>;
 pub struct Catalog {
     store: Arc<AnyStore>,
     pepper: Pepper,
+    live: Arc<Live>,
+}
+
+/// What changes, shared with the commits under way.
+struct Live {
     snapshot: ArcSwap<Snapshot>,
     /// Held while a snapshot is replaced, so that no change is lost between two of them.
     replacing: Mutex<()>,
@@ -41,7 +46,7 @@ pub struct Catalog {
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Catalog").field("snapshot", &self.snapshot.load().version).finish()
+        f.debug_struct("Catalog").field("snapshot", &self.peek().version).finish()
     }
 }
 
@@ -49,7 +54,14 @@ impl std::fmt::Debug for Catalog {
 #[derive(Debug)]
 pub enum Looked {
     /// It is a credential's.
-    Up(Box<Credential>, u64),
+    Up {
+        /// Whose.
+        credential: Box<Credential>,
+        /// How often its quotas were reset.
+        resets: u64,
+        /// The commit that last wrote it: limits that came with it are as new as this.
+        generation: Generation,
+    },
     /// Nobody has it.
     Unknown,
     /// Its record cannot be read: it is refused, and the log says so.
@@ -82,14 +94,13 @@ impl Catalog {
                 }
             }
         }
-        Ok(Self {
-            store,
-            pepper,
+        let live = Live {
             snapshot: ArcSwap::from_pointee(snapshot),
             replacing: Mutex::new(()),
             listener: Mutex::new(None),
             changes: AtomicU64::new(0),
-        })
+        };
+        Ok(Self { store, pepper, live: Arc::new(live) })
     }
 
     /// The store behind it.
@@ -107,27 +118,30 @@ impl Catalog {
     /// APIs and policies as they stand. The snapshot never changes; load it once per request.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+        self.live.snapshot.load_full()
     }
 
     /// The same without touching the reference count, for a few lines.
     pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.snapshot.load()
+        self.live.snapshot.load()
     }
 
     /// Who is told of changed tokens. There is one such: the enforcer.
     pub fn on_change(&self, listener: impl Fn(&TokenHash) + Send + Sync + 'static) {
-        *self.listener.lock() = Some(Box::new(listener));
+        *self.live.listener.lock() = Some(Box::new(listener));
     }
 
     /// Rises with every change of a token's record. Who reads a record and keeps what it made of
     /// it compares before and after: if they differ, it may have kept an old one.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::SeqCst)
+        self.live.changes.load(Ordering::SeqCst)
     }
 
     /// Stores, and applies here.
+    ///
+    /// Once begun it goes on to its end, whether or not the caller waits for it: what is stored is
+    /// enforced, also when the client that asked for it has hung up.
     ///
     /// # Errors
     /// When the store does not answer; it may then have stored or not, all or nothing.
@@ -137,13 +151,39 @@ impl Catalog {
             .filter(|write| concerns_us(write.key.kind))
             .map(|write| (write.key.clone(), write.value.clone()))
             .collect();
-        let committed = self.store.commit(writes).await?;
-        if let Committed::At(generation) = committed {
-            self.apply(&noted, generation);
-        }
-        Ok(committed)
+        let (store, live) = (Arc::clone(&self.store), Arc::clone(&self.live));
+        let whole = tokio::spawn(async move {
+            let committed = store.commit(writes).await;
+            match &committed {
+                Ok(Committed::At(generation)) => live.apply(&noted, *generation),
+                Ok(Committed::Conflict(_)) => {}
+                // It may be stored all the same: what is in memory of these tokens is read anew.
+                Err(_) => live.forget(&noted),
+            }
+            committed
+        });
+        whole.await.unwrap_or_else(|error| Err(StoreError::io("written", error)))
     }
 
+    /// Reads a token's record from the store.
+    ///
+    /// # Errors
+    /// When the store does not answer: the token is then neither known nor unknown.
+    pub async fn look_up(&self, hash: &TokenHash) -> Result<Looked, StoreError> {
+        let key = RecordKey::bytes(Kind::Token, hash.0);
+        let Some(Record { value, generation }) = self.store.get(&key).await? else {
+            return Ok(Looked::Unknown);
+        };
+        Ok(match key::credential(&value) {
+            Ok((credential, resets)) => {
+                Looked::Up { credential: Box::new(credential), resets, generation }
+            }
+            Err(fault) => Looked::Damaged(fault),
+        })
+    }
+}
+
+impl Live {
     fn apply(&self, noted: &[(RecordKey, Option<Arc<[u8]>>)], generation: Generation) {
         if noted.iter().any(|(key, _)| key.kind != Kind::Token) {
             let _replacing = self.replacing.lock();
@@ -155,6 +195,11 @@ impl Catalog {
             next.generation = next.generation.max(generation);
             self.snapshot.store(Arc::new(next));
         }
+        self.forget(noted);
+    }
+
+    /// Whatever was made of these tokens' records is to be forgotten.
+    fn forget(&self, noted: &[(RecordKey, Option<Arc<[u8]>>)]) {
         let listener = self.listener.lock();
         for (key, _) in noted.iter().filter(|(key, _)| key.kind == Kind::Token) {
             let Ok(hash) = <[u8; 32]>::try_from(key.id.as_ref()) else { continue };
@@ -163,21 +208,6 @@ impl Catalog {
                 listener(&TokenHash(hash));
             }
         }
-    }
-
-    /// Reads a token's record from the store.
-    ///
-    /// # Errors
-    /// When the store does not answer: the token is then neither known nor unknown.
-    pub async fn look_up(&self, hash: &TokenHash) -> Result<Looked, StoreError> {
-        let key = RecordKey::bytes(Kind::Token, hash.0);
-        let Some(Record { value, .. }) = self.store.get(&key).await? else {
-            return Ok(Looked::Unknown);
-        };
-        Ok(match key::credential(&value) {
-            Ok((credential, resets)) => Looked::Up(Box::new(credential), resets),
-            Err(fault) => Looked::Damaged(fault),
-        })
     }
 }
 

@@ -92,7 +92,7 @@ impl Permit {
     /// Whose request it is.
     #[must_use]
     pub fn credential(&self) -> CredentialId {
-        self.session.credential.id
+        self.session.record.credential.id
     }
 
     /// The limits it was charged to.
@@ -116,7 +116,7 @@ impl Permit {
     /// App, user and consumer organisation, for headers.
     #[must_use]
     pub fn owner(&self) -> crate::domain::credential::Owner {
-        self.session.credential.owner
+        self.session.record.credential.owner
     }
 }
 
@@ -211,13 +211,13 @@ impl Enforcer {
     }
 
     async fn judge(&self, session: Arc<Session>, facts: &Facts<'_>) -> Decision {
-        let credential = Some(session.credential.id);
+        let credential = Some(session.record.credential.id);
         let deny = |denial| Decision::Deny(Refusal { credential, ..Refusal::new(denial) });
         let granted = match &session.outcome {
             Ok(granted) => granted,
             Err(denial) => return deny(*denial),
         };
-        let expires = session.credential.expires;
+        let expires = session.record.credential.expires;
         let now = self.clock.unix();
         let access = match authorize(&granted.grant, expires, &facts.request, now) {
             Ok(access) => access,

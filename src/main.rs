@@ -79,19 +79,18 @@ fn serve(path: &std::path::Path) -> ExitCode {
         }
     };
     end(App::build(config).and_then(|app| {
-        announce(&app)?;
-        app.run();
+        let line = serde_json::to_string(app.bound());
+        let line = line.map_err(|error| AppError::Internal(error.to_string()))?;
+        app.run(move || announce(&line));
         Ok(())
     }))
 }
 
 /// The one line on standard output: where the gateway listens.
-fn announce(app: &App) -> Result<(), AppError> {
-    let line = serde_json::to_string(app.bound()).map_err(|e| AppError::Internal(e.to_string()))?;
+fn announce(line: &str) {
     let mut out = std::io::stdout().lock();
     // Who started us may not care to read it.
     let _unread = writeln!(out, "{line}").and_then(|()| out.flush());
-    Ok(())
 }
 
 fn end(result: Result<(), AppError>) -> ExitCode {

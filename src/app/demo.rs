@@ -58,7 +58,7 @@ pub fn run() -> Result<(), AppError> {
     };
     set_up(crate::admin::router(app.admin.clone()), &secret)?;
     tell(&app, &secret);
-    app.run();
+    app.run(|| ());
     drop(folder);
     Ok(())
 }

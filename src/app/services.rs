@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{
     ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
@@ -27,7 +28,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long the way out may take beyond the drain: connections are told to close, units go back.
 const CLOSE_SLACK: Duration = Duration::from_secs(2);
 
-pub(super) fn run(app: App) {
+pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) {
     let (stop, stopping) = watch::channel(false);
     let (running, drained) = watch::channel(());
     let drain = Duration::from_secs(app.config.proxy.drain_s);
@@ -38,7 +39,9 @@ pub(super) fn run(app: App) {
     let router = crate::admin::router(app.admin).merge(crate::admin::ops::router(app.ops));
     server.add_service(AdminService { router, listener: Some(app.admin_listener) });
     server.add_service(SweepService { enforcer: Arc::clone(&app.enforcer) });
-    let ending = Ending { stop, running, drain, enforcer: app.enforcer, store: app.store };
+    let ready: Ready = Box::new(ready);
+    let ready = Mutex::new(Some(ready));
+    let ending = Ending { ready, stop, running, drain, enforcer: app.enforcer, store: app.store };
     server.run(RunArgs { shutdown_signal: Box::new(ending) });
     // What was logged last is written now.
     drop(app.access_log);
@@ -137,8 +140,12 @@ impl Service for SweepService {
     }
 }
 
+/// What is done once a signal would be heard.
+type Ready = Box<dyn FnOnce() + Send>;
+
 /// Waits for the signal, lets requests in flight end, returns what is in hand.
 struct Ending {
+    ready: Mutex<Option<Ready>>,
     stop: watch::Sender<bool>,
     running: watch::Sender<()>,
     drain: Duration,
@@ -149,7 +156,8 @@ struct Ending {
 #[async_trait]
 impl ShutdownSignalWatch for Ending {
     async fn recv(&self) -> ShutdownSignal {
-        wait_for_signal().await;
+        let ready = self.ready.lock().take();
+        wait_for_signal(ready).await;
         tracing::info!(drain_s = self.drain.as_secs(), "stopping");
         self.stop.send_replace(true);
         if tokio::time::timeout(self.drain + CLOSE_SLACK, self.running.closed()).await.is_err() {
@@ -164,9 +172,14 @@ impl ShutdownSignalWatch for Ending {
     }
 }
 
-async fn wait_for_signal() {
+/// Whoever starts a gateway may stop it as soon as it says that it is ready: only from here on a
+/// signal lets it end in order.
+async fn wait_for_signal(ready: Option<Ready>) {
     let terminate = signal(SignalKind::terminate());
     let interrupt = signal(SignalKind::interrupt());
+    if let Some(ready) = ready {
+        ready();
+    }
     match (terminate, interrupt) {
         (Ok(mut terminate), Ok(mut interrupt)) => {
             tokio::select! {

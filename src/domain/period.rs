@@ -9,7 +9,7 @@ use crate::domain::time::UnixMs;
 
 /// The window that `now` lies in.
 ///
-/// * `Every`: windows tile the time from `anchor`, the subject's first use, so that no loss of a
+/// * `Every`: windows tile the time around `anchor`, the subject's first use, so that no loss of a
 ///   counter can move one.
 /// * `Calendar`: boundaries are midnights of the zone. A day of 23 or 25 hours is one day. A month
 ///   whose anchor day it lacks begins on its last day.
@@ -19,15 +19,25 @@ pub fn window_at(period: &Period, anchor: UnixMs, reset: u64, now: UnixMs) -> Wi
     match period {
         Period::Never => Window { start: UnixMs(0), end: None, reset },
         Period::Every { ms } => {
-            let whole = now.since_ms(anchor) / ms.get();
-            let start = anchor.plus_ms(whole.saturating_mul(ms.get()));
-            // A clock that stepped back behind the anchor is in the first window.
-            Window { start, end: Some(start.plus_ms(ms.get())), reset }
+            let (start, end) = tile(anchor, ms.get(), now);
+            Window { start, end: Some(end), reset }
         }
         Period::Calendar(calendar) => calendar_window(calendar, now)
             .map(|(start, end)| Window { start, end: Some(end), reset })
             .unwrap_or(Window { start: UnixMs(0), end: None, reset }),
     }
+}
+
+/// Tiles of `ms` milliseconds lie on both sides of `anchor`: the first use may have been noted by a
+/// clock that was ahead.
+fn tile(anchor: UnixMs, ms: u64, now: UnixMs) -> (UnixMs, UnixMs) {
+    if anchor <= now {
+        let start = anchor.plus_ms((now.since_ms(anchor) / ms).saturating_mul(ms));
+        return (start, start.plus_ms(ms));
+    }
+    let whole = anchor.since_ms(now).saturating_sub(1) / ms;
+    let end = UnixMs(anchor.0.saturating_sub(whole.saturating_mul(ms)));
+    (UnixMs(end.0.saturating_sub(ms)), end)
 }
 
 /// `None` only outside the years that calendars know (-9999 to 9999): the quota then never
@@ -85,7 +95,25 @@ mod tests {
         assert_eq!(at(3_600_499).start, UnixMs(500));
         assert_eq!(at(3_600_500).start, UnixMs(3_600_500));
         assert_eq!(at(3_600_500).end, Some(UnixMs(7_200_500)));
-        assert_eq!(at(0).start, UnixMs(500), "a clock behind the anchor is in the first window");
+    }
+
+    #[test]
+    fn a_clock_behind_the_first_use_is_in_a_window_before_it() {
+        let hour = Period::Every { ms: NonZeroU64::new(3_600_000).unwrap() };
+        let anchor = UnixMs(7_200_500);
+        for (now, start, end) in [
+            (7_200_500, 7_200_500, 10_800_500),
+            (7_200_499, 3_600_500, 7_200_500),
+            (3_600_500, 3_600_500, 7_200_500),
+            (3_600_499, 500, 3_600_500),
+            (500, 500, 3_600_500),
+            (499, 0, 500),
+            (0, 0, 500),
+        ] {
+            let window = window_at(&hour, anchor, 0, UnixMs(now));
+            assert_eq!((window.start.0, window.end), (start, Some(UnixMs(end))), "{now}");
+            assert!(window.contains(UnixMs(now)), "{now}");
+        }
     }
 
     #[test]

@@ -11,18 +11,27 @@ use crate::domain::reading::{LIMITS_MAX, LimitKind};
 use crate::domain::token::TokenHash;
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{Charge, ChargeLimit};
+use crate::store::Generation;
 
 /// One token's credential, ready to decide.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) token: TokenHash,
-    pub(super) credential: Credential,
-    /// How often its quotas were reset.
-    pub(super) resets: u64,
+    pub(super) record: TokenRecord,
     /// The snapshot it was compiled from.
     pub(super) version: u64,
     /// The grant, or why there is none.
     pub(super) outcome: Result<Granted, Denial>,
+}
+
+/// What the store says of a token.
+#[derive(Clone, Debug)]
+pub(super) struct TokenRecord {
+    pub(super) token: TokenHash,
+    pub(super) credential: Credential,
+    /// How often its quotas were reset.
+    pub(super) resets: u64,
+    /// The commit that last wrote it.
+    pub(super) generation: Generation,
 }
 
 /// A grant with its charges.
@@ -43,23 +52,23 @@ struct ApiCharges {
 impl Session {
     /// Merges and compiles. A credential whose policies cannot be applied gets a denial.
     pub(super) fn compile(
-        token: TokenHash,
-        credential: Credential,
-        resets: u64,
+        record: TokenRecord,
         snapshot: &Snapshot,
         mode: Mode,
         defaults: Defaults,
         ledger: &Ledger,
     ) -> Self {
-        let outcome = match snapshot.merged(&credential, mode) {
+        let TokenRecord { token, credential, resets, generation } = &record;
+        // A limit changes with its plan, and with the credential that moves to another plan.
+        let generation = snapshot.generation.max(*generation).0;
+        let outcome = match snapshot.merged(credential, mode) {
             Ok(merged) => {
-                let grant = Grant::compile(&credential, &token, &merged, defaults);
+                let grant = Grant::compile(credential, token, &merged, defaults);
                 for fault in &grant.faults {
                     let id = credential.id.0;
                     tracing::warn!(credential = id, %fault, "part of a grant is unusable");
                 }
-                let bind =
-                    |specs: &[LimitSpec]| charges(specs, resets, snapshot.generation.0, ledger);
+                let bind = |specs: &[LimitSpec]| charges(specs, *resets, generation, ledger);
                 let charges = grant
                     .apis()
                     .map(|(_, opened)| ApiCharges {
@@ -74,12 +83,12 @@ impl Session {
                 Err(Denial::PoliciesUnusable)
             }
         };
-        Self { token, credential, resets, version: snapshot.version, outcome }
+        Self { record, version: snapshot.version, outcome }
     }
 
     /// Whether the credential may be used on an API of this organisation at all.
     pub(super) fn is_of(&self, api: &Api) -> bool {
-        self.credential.org == api.org
+        self.record.credential.org == api.org
     }
 }
 

@@ -3,14 +3,15 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quick_cache::UnitWeighter;
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::sync::{Cache, DefaultLifecycle, EntryAction};
 
 use crate::catalog::Looked;
 use crate::domain::token::TokenHash;
 use crate::enforce::Enforcer;
-use crate::enforce::session::Session;
+use crate::enforce::session::{Session, TokenRecord};
 use crate::metrics::CacheUse;
 use crate::store::StoreError;
 
@@ -81,9 +82,11 @@ impl Sessions {
         // What changed while it was read may be this record: it serves this request, which raced
         // the change anyway, and is not kept.
         let found = match looked {
-            Looked::Up(credential, resets) => {
+            Looked::Up { credential, resets, generation } => {
                 of.metrics.cache(CacheUse::Miss);
-                let session = Arc::new(of.compile(*token, *credential, resets));
+                let record =
+                    TokenRecord { token: *token, credential: *credential, resets, generation };
+                let session = Arc::new(of.compile(record));
                 // A guard whose place was taken out in between keeps nothing; that is fine too.
                 let _kept = guard.insert(Arc::clone(&session));
                 Found::Session(session)
@@ -109,13 +112,15 @@ impl Sessions {
         if session.version == of.catalog.peek().version {
             return session;
         }
-        let before = of.catalog.changes();
-        let fresh = of.compile(session.token, session.credential.clone(), session.resets);
-        let fresh = Arc::new(fresh);
-        self.known.insert(session.token, Arc::clone(&fresh));
-        if of.catalog.changes() != before {
-            self.forget(&session.token);
-        }
+        let fresh = Arc::new(of.compile(session.record.clone()));
+        // Only in the place of the very session it was made from: one that was forgotten meanwhile,
+        // because its token's record changed, must not come back.
+        let _kept = self.known.entry(&session.record.token, Some(Duration::ZERO), |_, kept| {
+            if Arc::ptr_eq(kept, &session) {
+                *kept = Arc::clone(&fresh);
+            }
+            EntryAction::Retain(())
+        });
         fresh
     }
 }
@@ -126,15 +131,10 @@ fn bounded<T: Clone>(max: usize) -> Cache<TokenHash, T, UnitWeighter, Prefix> {
 }
 
 impl Enforcer {
-    pub(super) fn compile(
-        &self,
-        token: TokenHash,
-        credential: crate::domain::credential::Credential,
-        resets: u64,
-    ) -> Session {
+    fn compile(&self, record: TokenRecord) -> Session {
         let snapshot = self.catalog.snapshot();
         let (mode, defaults) = (self.settings.mode, self.settings.defaults);
-        Session::compile(token, credential, resets, &snapshot, mode, defaults, &self.ledger)
+        Session::compile(record, &snapshot, mode, defaults, &self.ledger)
     }
 }
 

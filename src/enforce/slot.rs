@@ -62,6 +62,9 @@ pub(super) struct QuotaInHand {
     pub(super) hand: Hand,
     /// The window the hand belongs to, and when it ends by this process's clock.
     pub(super) window: Option<(Window, Option<BootNs>)>,
+    /// When the window ends as the store said it: what clients are told. The end above is earlier
+    /// by what two clocks may differ, and only says how long the hand may be spent from.
+    pub(super) renews: Option<BootNs>,
     /// When the subject's rolling periods began, once known.
     pub(super) anchor: Option<UnixMs>,
     /// The limit that the last answered call carried, and its generation: a later one has to be
@@ -133,7 +136,10 @@ impl Charge {
                     Verdict::Ask
                 } else if cost <= hand.units(now) {
                     Verdict::Enough
-                } else if now < hand.full_until() && hand.remaining(now) < cost {
+                } else if now < hand.full_until()
+                    && hand.remaining(now) < cost
+                    && !hand.can_return(now)
+                {
                     Verdict::Refused { wait_ms: Some(wait_ms(now, hand.full_until())) }
                 } else {
                     Verdict::Ask
@@ -204,7 +210,7 @@ impl QuotaInHand {
         if cost <= self.hand.units() {
             Verdict::Enough
         } else if now < self.ask_again && self.hand.remaining() < cost {
-            Verdict::Refused { wait_ms: ends.map(|ends| wait_ms(now, ends)) }
+            Verdict::Refused { wait_ms: self.renews.map(|renews| wait_ms(now, renews)) }
         } else {
             Verdict::Ask
         }
@@ -232,9 +238,9 @@ impl QuotaInHand {
 
     /// Length of the window and time to its end, in milliseconds.
     fn spans(&self, now: BootNs) -> (Option<u64>, Option<u64>) {
-        let Some((window, ends)) = self.window else { return (None, None) };
+        let Some((window, _)) = self.window else { return (None, None) };
         let length = window.end.map(|end| end.since_ms(window.start));
-        (length, ends.map(|ends| wait_ms(now, ends)))
+        (length, self.renews.map(|renews| wait_ms(now, renews)))
     }
 }
 

@@ -18,6 +18,9 @@ mod gate;
 /// Decisions: rights, limits, caches.
 mod enforce;
 
+/// Edits while units are in hand and while requests are decided.
+mod enforce_edits;
+
 /// Sample configurations.
 mod config_files;
 
@@ -38,6 +41,9 @@ mod admin_envelope;
 
 /// The built binary and an upstream that counts.
 mod process;
+
+/// Stopping it.
+mod process_stop;
 
 /// Import a token, enforce it, forward.
 mod main_job;

@@ -44,7 +44,8 @@ impl RateHand {
             lease.left = lease.left.saturating_sub(take);
             lease.spent = lease.spent.saturating_add(take);
             if 0 < take {
-                lease.last_spent = now;
+                // Who read the clock first may come second.
+                lease.last_spent = lease.last_spent.max(now);
             }
             owed = owed.saturating_sub(take);
         }
@@ -76,6 +77,12 @@ impl RateHand {
         self.reset_at
     }
 
+    /// Whether units that were not spent in time wait to be reported: the next call frees them.
+    #[must_use]
+    pub fn can_return(&self, now: BootNs) -> bool {
+        self.leases.iter().any(|lease| 0 < lease.left && lease.deadline <= now)
+    }
+
     /// Whether it is time to ask ahead.
     #[must_use]
     pub fn is_low(&self, now: BootNs) -> bool {
@@ -105,7 +112,7 @@ impl RateHand {
         closes
     }
 
-    /// Takes everything out: for a graceful stop.
+    /// Takes everything out: nothing of it can be spent any more.
     pub fn close_all(&mut self, now: BootNs) -> Vec<Close> {
         for lease in &mut self.leases {
             lease.left = 0;

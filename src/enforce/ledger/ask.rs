@@ -116,6 +116,12 @@ impl Ledger {
             let per_s = pace_per_s(&state.hand, state.answered, now);
             let waiting = state.waiting.max(cost);
             let InHand::Rate(held) = &mut state.hand else { return Ok(()) };
+            // Units of another rate go back: a lowered one holds for them too.
+            let closes = if held.rate.is_none_or(|told| told == rate) {
+                held.hand.closes(now)
+            } else {
+                held.hand.close_all(now)
+            };
             let hand = &mut held.hand;
             let limit = rate.requests.get();
             let used = limit.saturating_sub(hand.remaining(now));
@@ -130,7 +136,7 @@ impl Ledger {
                 process: self.process,
                 q: self.next_q(),
                 rate,
-                closes: hand.closes(now),
+                closes,
                 want,
                 need: waiting.saturating_sub(units),
                 least: cost.saturating_sub(units),
@@ -182,6 +188,7 @@ impl Ledger {
                         if quota.generation <= terms.generation {
                             (quota.limit, quota.generation) = (terms.limit, terms.generation);
                         }
+                        quota.renews = ends_in_ms.map(|ms| sent.plus_ms(ms));
                         quota.hand.merge(&answer);
                         quota.pace(cost.max(1), sent);
                     }

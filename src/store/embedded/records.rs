@@ -2,12 +2,14 @@
 //!
 //! redb locks its file while it is open; the lock stands for the whole folder.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -28,7 +30,10 @@ const KEY_LEN: usize = 1 + ID_LEN_MAX;
 
 #[derive(Debug)]
 pub(super) struct Records {
-    db: Database,
+    path: PathBuf,
+    cache_bytes: usize,
+    /// `None` while the file could not be opened again after the disk had refused a write.
+    db: RwLock<Option<Database>>,
 }
 
 impl Records {
@@ -36,24 +41,36 @@ impl Records {
     pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = file.open(path).map_err(|e| StoreError::io("opened", e))?;
-        // The check reads the whole file; without it a damaged one may panic when it is used.
-        let backend = FileBackend::new(file).map_err(open_error)?;
-        let db = redb::Builder::new()
-            .set_cache_size(cache_bytes)
-            .set_check_integrity_on_open(true)
-            .create_with_backend(backend);
-        let records = Self { db: db.map_err(open_error)? };
-        let tx = records.begin_write()?;
+        let db = open(file.open(path), cache_bytes)?;
+        let tx = begin_write(&db)?;
         tx.open_table(RECORDS).map_err(written)?;
         tx.open_table(NUMBERS).map_err(written)?;
         tx.open_table(GENERATION).map_err(written)?;
         tx.commit().map_err(written)?;
-        Ok(records)
+        Ok(Self { path: path.to_owned(), cache_bytes, db: RwLock::new(Some(db)) })
+    }
+
+    /// The opened file. Transactions must end before this is dropped.
+    fn db(&self) -> Result<MappedRwLockReadGuard<'_, Database>, StoreError> {
+        let closed = |_| StoreError::io("opened", "it is not open again after a failed write yet");
+        RwLockReadGuard::try_map(self.db.read(), Option::as_ref).map_err(closed)
+    }
+
+    /// Opens the file again. After a disk has refused a write, redb answers nothing from it any
+    /// more, also when there is room again. What was committed is there, what was not is not.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut db = self.db.write();
+        // First, because the file is locked while it is open.
+        *db = None;
+        let file = OpenOptions::new().read(true).write(true).open(&self.path);
+        *db = Some(open(file, self.cache_bytes)?);
+        tracing::warn!("the record file was opened again after a failed write");
+        Ok(())
     }
 
     pub(super) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
-        let tx = self.db.begin_read().map_err(read)?;
+        let db = self.db()?;
+        let tx = db.begin_read().map_err(read)?;
         let table = tx.open_table(RECORDS).map_err(read)?;
         let found = table.get(raw(key.kind, &key.id).as_slice()).map_err(read)?;
         found.map(|value| record(value.value())).transpose()
@@ -66,7 +83,8 @@ impl Records {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let tx = self.db.begin_read().map_err(read)?;
+        let db = self.db()?;
+        let tx = db.begin_read().map_err(read)?;
         let table = tx.open_table(RECORDS).map_err(read)?;
         let first = raw(kind, prefix);
         let after = after.map(|id| raw(kind, id)).filter(|after| first <= *after);
@@ -93,7 +111,21 @@ impl Records {
         &self,
         fill: impl FnOnce(&mut Batch<'_>) -> bool,
     ) -> Result<(), StoreError> {
-        let tx = self.begin_write()?;
+        if self.db.read().is_none() {
+            self.reopen()?;
+        }
+        let done = self.write_once(fill);
+        if done.is_err()
+            && let Err(error) = self.reopen()
+        {
+            tracing::error!(%error, "the record file cannot be opened again");
+        }
+        done
+    }
+
+    fn write_once(&self, fill: impl FnOnce(&mut Batch<'_>) -> bool) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let tx = begin_write(&db)?;
         let keep = {
             let mut batch = Batch {
                 records: tx.open_table(RECORDS).map_err(written)?,
@@ -111,18 +143,30 @@ impl Records {
     }
 
     pub(super) fn generation(&self) -> Result<Generation, StoreError> {
-        let tx = self.db.begin_read().map_err(read)?;
+        let db = self.db()?;
+        let tx = db.begin_read().map_err(read)?;
         let table = tx.open_table(GENERATION).map_err(read)?;
         let last = table.get(()).map_err(read)?;
         Ok(Generation(last.map_or(0, |value| value.value())))
     }
+}
 
-    fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
-        let mut tx = self.db.begin_write().map_err(written)?;
-        // A commit that was answered survives the loss of power.
-        tx.set_durability(Durability::Immediate).map_err(written)?;
-        Ok(tx)
-    }
+fn open(file: io::Result<File>, cache_bytes: usize) -> Result<Database, StoreError> {
+    let file = file.map_err(|e| StoreError::io("opened", e))?;
+    // The check reads the whole file; without it a damaged one may panic when it is used.
+    let backend = FileBackend::new(file).map_err(open_error)?;
+    let db = redb::Builder::new()
+        .set_cache_size(cache_bytes)
+        .set_check_integrity_on_open(true)
+        .create_with_backend(backend);
+    db.map_err(open_error)
+}
+
+fn begin_write(db: &Database) -> Result<redb::WriteTransaction, StoreError> {
+    let mut tx = db.begin_write().map_err(written)?;
+    // A commit that was answered survives the loss of power.
+    tx.set_durability(Durability::Immediate).map_err(written)?;
+    Ok(tx)
 }
 
 /// Commits on their way into one transaction. Each sees those before it.
@@ -229,4 +273,34 @@ fn classify(doing: &'static str, error: redb::Error) -> StoreError {
         return StoreError::Damaged { what: "the record file" };
     }
     StoreError::io(doing, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failed_write_the_file_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.redb");
+        let records = Records::open(&path, 1 << 20).unwrap();
+        let write = |id: u64, keep: bool| {
+            let key = RecordKey::number(Kind::App, id);
+            let value = Some(Arc::from(b"v".as_slice()));
+            let writes = [Write { key, expect: Expect::Absent, value }];
+            records.write(|batch| batch.commit(&writes).is_ok() && keep)
+        };
+        let has = |id| records.get(&RecordKey::number(Kind::App, id)).map(|found| found.is_some());
+        write(1, true).unwrap();
+        assert!(write(2, false).is_err());
+        assert!(has(1).unwrap() && !has(2).unwrap());
+        // The file is gone: nothing is made in its place, and nothing is said to be unknown.
+        std::fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+        assert!(write(2, false).is_err());
+        assert!(has(1).is_err());
+        assert!(write(2, true).is_err());
+        std::fs::rename(folder.path().join("elsewhere"), &path).unwrap();
+        write(2, true).unwrap();
+        assert!(has(1).unwrap() && has(2).unwrap());
+    }
 }
