@@ -8,7 +8,7 @@ demo: setup
 	$(CARGO) run --release --locked --quiet -- demo
 
 test: setup
-	$(CARGO) test --locked --all-targets --no-fail-fast
+	$(CARGO) test --locked --lib --bins --tests --no-fail-fast
 
 lint:
 	$(CARGO) fmt --check

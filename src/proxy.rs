@@ -1,8 +1,20 @@
 //! The HTTP/1.1 data plane: thin. It reads a request, asks the enforcer, passes it on, and says
 //! what became of it.
 //!
-//! hyper speaks HTTP on both sides. What hyper refuses or repairs silently, and what is refused
-//! here on top, is in `head`; deadlines are in `downstream`, `body` and `upstream`.
+//! hyper speaks HTTP on both sides. What is refused on top of what hyper refuses is in `head`;
+//! deadlines are in `downstream`, `body` and `upstream`. Of hyper one has to know:
+//!
+//! * What it refuses itself (syntax, framing, a head that is too large or has too many fields) is
+//!   400 or 431 without a body, and neither counted nor logged: no request came of it.
+//! * A request-target beyond the whole head's bound is 431, not 414.
+//! * It repairs bare line feeds, and `Content-Length` beside `Transfer-Encoding` (chunks count, the
+//!   connection closes); a fragment in a request-target is cut off.
+//! * It takes `Content-Length` off a 304, and refuses `"`, `<` and `>` in a query with 400.
+//! * A client that closes its sending side is gone: its request is cancelled.
+//! * It drops what it has not flushed when an answer's body fails, and with `pipeline_flush` an
+//!   answer beside unread bytes.
+//!
+//! Trailers are dropped both ways: nothing has looked at them. An upgrade is not passed on.
 
 use std::net;
 use std::pin::pin;

@@ -51,8 +51,10 @@ pub(super) enum InHand {
 #[derive(Debug, Default)]
 pub(super) struct RateInHand {
     pub(super) hand: RateHand,
-    /// The rate that the last call carried: another one has to be told.
+    /// The rate that the last answered call carried: another one has to be told.
     pub(super) rate: Option<Rate>,
+    /// After a call without an answer, what is in hand is spent before another one is tried.
+    pub(super) hold_off: BootNs,
 }
 
 #[derive(Debug, Default)]
@@ -65,8 +67,12 @@ pub(super) struct QuotaInHand {
     pub(super) renews: Option<BootNs>,
     /// When the subject's rolling periods began, once known.
     pub(super) anchor: Option<UnixMs>,
-    /// The generation of the limit that the last call carried: a later one has to be told.
+    /// The limit that the last answered call carried, and its generation: a later one has to be
+    /// told.
+    pub(super) limit: u64,
     pub(super) generation: u64,
+    /// After a call without an answer, what is in hand is spent before another one is tried.
+    pub(super) hold_off: BootNs,
     /// Not to be asked again before this, after an answer with nothing in it.
     pub(super) ask_again: BootNs,
     pub(super) ask_again_ms: u64,
@@ -117,7 +123,7 @@ impl Charge {
     pub(super) fn judge(&self, state: &State, cost: u64, now: BootNs) -> Verdict {
         match (&state.hand, &self.limit) {
             (InHand::Quota(quota), ChargeLimit::Quota { resets, generation, .. }) => {
-                if quota.generation < *generation {
+                if quota.generation < *generation && quota.hold_off <= now {
                     return Verdict::Ask;
                 }
                 quota.judge(cost, *resets, now)
@@ -126,7 +132,7 @@ impl Charge {
                 let hand = &held.hand;
                 if rate.requests.get() < cost {
                     Verdict::Refused { wait_ms: None }
-                } else if held.rate != Some(*rate) {
+                } else if held.rate != Some(*rate) && held.hold_off <= now {
                     Verdict::Ask
                 } else if cost <= hand.units(now) {
                     Verdict::Enough

@@ -90,22 +90,22 @@ impl Call<'_> {
         response.map(|content| AnswerBody::new(content, record, busy))
     }
 
-    async fn answer(&mut self, mut parts: Parts) -> Result<Response<Content>, Refusal> {
+    async fn answer(&mut self, mut parts: Parts) -> Result<Response<Content>, Box<Refusal>> {
         let config = &self.engine.state.config;
         let Framing { host, length } =
             head::check(&parts, config.header_bytes_max, config.target_bytes_max)
-                .map_err(Refusal::new)?;
+                .map_err(refusal)?;
         self.length = length;
         head::remove_hop_by_hop(&mut parts.headers);
         let uri = parts.uri.clone();
         let normal = normalise(uri.path(), EncodedSlash::Keep).map_err(ambiguous)?;
-        let (published, rest) = self.route(&host, normal.as_str())?;
+        let (published, rest) = self.route(&host, normal.as_str()).map_err(refusal)?;
         let api = &published.api;
         if normal.has_encoded_slash() && api.encoded_slash == EncodedSlash::Refuse {
             return Err(ambiguous(Ambiguous::EncodedSlash));
         }
         if length.is_some_and(|length| api.body_bytes_max < length) {
-            return Err(Refusal::new(Denial::BodyTooLarge));
+            return Err(refusal(Denial::BodyTooLarge));
         }
         let mut query = uri.query().map(std::borrow::Cow::Borrowed);
         let mut permit = None;
@@ -113,7 +113,7 @@ impl Call<'_> {
             let places = Places { sources, header: published.token_header.as_ref() };
             let token = places
                 .read(&parts.headers, uri.query())
-                .map_err(|what| Refusal::new(Denial::BadRequest(what)))?;
+                .map_err(|what| refusal(Denial::BadRequest(what)))?;
             let preflight = token.is_none() && respond::is_preflight(&parts.method, &parts.headers);
             match &api.preflight {
                 Preflight::Answer(cors) if preflight => {
@@ -121,7 +121,7 @@ impl Call<'_> {
                 }
                 Preflight::Pass if preflight => {}
                 Preflight::Authenticate | Preflight::Pass | Preflight::Answer(_) => {
-                    let version = version(&published, &parts)?;
+                    let version = version(&published, &parts).map_err(refusal)?;
                     let (method, path) = (parts.method.as_str(), normal.as_str());
                     let request = decision::Request { api, method, path, rest, version };
                     let facts = Facts { request, token: token.as_deref(), client: self.client.ip };
@@ -149,12 +149,10 @@ impl Call<'_> {
         &mut self,
         host: &HeaderValue,
         path: &'p str,
-    ) -> Result<(Arc<Published>, &'p str), Refusal> {
+    ) -> Result<(Arc<Published>, &'p str), Denial> {
         let state = &self.engine.state;
         let snapshot = state.catalog.peek();
-        let found = snapshot
-            .route(host.to_str().ok(), path)
-            .ok_or_else(|| Refusal::new(Denial::NoRoute))?;
+        let found = snapshot.route(host.to_str().ok(), path).ok_or(Denial::NoRoute)?;
         let published = self.engine.upstreams.of(found.value, &state.metrics);
         self.record.routed(&published);
         self.limit_headers = published.api.limit_headers;
@@ -162,13 +160,13 @@ impl Call<'_> {
         Ok((published, found.rest))
     }
 
-    async fn decide(&mut self, facts: &Facts<'_>) -> Result<Permit, Refusal> {
+    async fn decide(&mut self, facts: &Facts<'_>) -> Result<Permit, Box<Refusal>> {
         match self.engine.state.enforcer.decide(facts).await {
             Decision::Admit(permit) => {
                 self.record.admitted(Some(permit.credential()), permit.shadowed());
                 Ok(permit)
             }
-            Decision::Deny(refusal) => Err(refusal),
+            Decision::Deny(refusal) => Err(Box::new(refusal)),
         }
     }
 
@@ -177,7 +175,7 @@ impl Call<'_> {
         outgoing: Outgoing<'_>,
         mut parts: Parts,
         permit: Option<Permit>,
-    ) -> Result<Response<Content>, Refusal> {
+    ) -> Result<Response<Content>, Box<Refusal>> {
         head::remove_spoofable(&mut parts.headers);
         forward::introduce(&mut parts.headers, self, outgoing.host);
         if let Some(permit) = permit.as_ref().filter(|_| outgoing.published.api.identity_headers) {
@@ -190,7 +188,7 @@ impl Call<'_> {
             Err(denial) => {
                 // What was charged stays charged, and the client is told where that leaves it.
                 let readings = readings.copied().unwrap_or_default();
-                return Err(Refusal { readings, ..Refusal::new(denial) });
+                return Err(Box::new(Refusal { readings, ..Refusal::new(denial) }));
             }
         };
         if let Some(readings) = readings {
@@ -254,22 +252,26 @@ pub(super) fn own((status, headers, body): respond::Answer) -> Response<Content>
     response
 }
 
-fn ambiguous(why: Ambiguous) -> Refusal {
+/// A refusal of which nothing more is known. Boxed: it is large, and every answer would carry its
+/// size along.
+fn refusal(denial: Denial) -> Box<Refusal> {
+    Box::new(Refusal::new(denial))
+}
+
+fn ambiguous(why: Ambiguous) -> Box<Refusal> {
     tracing::debug!(kind = why.kind(), "a path is refused");
-    Refusal::new(match why {
-        Ambiguous::TooLong => Denial::TargetTooLong,
-        _ => Denial::BadRequest(Malformed::Path),
-    })
+    let long = why == Ambiguous::TooLong;
+    refusal(if long { Denial::TargetTooLong } else { Denial::BadRequest(Malformed::Path) })
 }
 
 /// The version a request asks for. Two of them are one too many.
-fn version<'p>(published: &Published, parts: &'p Parts) -> Result<Option<&'p str>, Refusal> {
+fn version<'p>(published: &Published, parts: &'p Parts) -> Result<Option<&'p str>, Denial> {
     let Some(name) = &published.version_header else { return Ok(None) };
-    let syntax = || Refusal::new(Denial::BadRequest(Malformed::Syntax));
+    let syntax = Denial::BadRequest(Malformed::Syntax);
     let mut values = parts.headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(syntax()),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_unreadable| syntax()),
+        (_, Some(_)) => Err(syntax),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_unreadable| syntax),
         (None, None) => Ok(None),
     }
 }

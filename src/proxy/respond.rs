@@ -59,11 +59,9 @@ pub(super) fn rescue(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::UNAUTHORIZED {
-        let challenge = match refusal.denial {
-            // RFC 6750, 3.1: no error code for who sent no token.
-            Denial::TokenMissing => "Bearer",
-            _ => "Bearer error=\"invalid_token\"",
-        };
+        // RFC 6750, 3.1: no error code for who sent no token.
+        let missing = refusal.denial == Denial::TokenMissing;
+        let challenge = if missing { "Bearer" } else { "Bearer error=\"invalid_token\"" };
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if limit_headers {

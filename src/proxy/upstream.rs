@@ -53,6 +53,7 @@ pub(super) struct Pool {
     pub(super) authority: Arc<str>,
     /// The same as a header.
     pub(super) host: HeaderValue,
+    #[expect(clippy::vec_box, reason = "a connection is large, and moves in and out per request")]
     idle: Mutex<Vec<Box<Link>>>,
     idle_max: usize,
 }
@@ -124,7 +125,12 @@ impl Pool {
             .map_err(UpstreamError::Broken)?;
         let unused_since = Instant::now();
         let mut link = Box::new(Link { sender, conn, over: false, reused: false, unused_since });
-        poll_fn(|cx| Poll::Ready(link.drive(cx))).await;
+        // Its first poll makes it ready for a request.
+        poll_fn(|cx| {
+            link.drive(cx);
+            Poll::Ready(())
+        })
+        .await;
         Ok(link)
     }
 

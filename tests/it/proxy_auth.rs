@@ -104,7 +104,7 @@ async fn refusals_say_why_in_every_language() {
     assert_eq!(unknown.header("www-authenticate"), None);
     let head = ask(gw.addr, "HEAD /api/ HTTP/1.1\r\nHost: gw\r\n\r\n").await;
     assert_eq!((head.status(), head.body.len()), (401, 0));
-    gw.until("turnpike_refusals_total{api=\"a\",code=\"token_missing\"}", 3.0).await;
+    gw.until("turnpike_refusals_total{api=\"a\",code=\"token_missing\"}", 3).await;
     assert_eq!(upstream.count(), 0);
 }
 

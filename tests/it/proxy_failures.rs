@@ -1,4 +1,6 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::proxy_support::{Event, Gateway, Reply, Setup, Upstream, ok, with_target};
 use crate::raw_http::{LONG, Wire, ask, get};
@@ -26,7 +28,7 @@ async fn an_upstream_that_refuses_connections_is_502() {
         let answer = wire.answer().await;
         assert_eq!((answer.status(), answer.code()), (502, "upstream_unreachable".into()));
     }
-    gw.until("turnpike_requests_total{api=\"a\",class=\"5xx\",decision=\"denied\"}", 2.0).await;
+    gw.until("turnpike_requests_total{api=\"a\",class=\"5xx\",decision=\"denied\"}", 2).await;
 }
 
 #[tokio::test]
@@ -129,7 +131,7 @@ async fn a_client_that_goes_away_cancels_its_upstream_request() {
         let class = if answered { "2xx" } else { "4xx" };
         let line =
             format!("turnpike_requests_total{{api=\"a\",class=\"{class}\",decision=\"admitted\"}}");
-        gw.until(&line, 1.0).await;
+        gw.until(&line, 1).await;
     }
 }
 
@@ -268,5 +270,5 @@ async fn a_client_that_takes_no_answer_is_cut_off() {
     let gone =
         async { while upstream.events.recv().await.is_some_and(|e| !matches!(e, Event::Gone)) {} };
     drop(tokio::time::timeout(Duration::from_secs(1), gone).await);
-    gw.until("turnpike_connections", 0.0).await;
+    gw.until("turnpike_connections", 0).await;
 }

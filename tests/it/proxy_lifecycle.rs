@@ -2,9 +2,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pingora_core::services::Service;
 use serde_json::{Value, json};
 use turnpike::clock::{Clock, SystemClock};
 use turnpike::domain::time::{BootNs, UnixMs};
+use turnpike::proxy::ProxyService;
 
 use crate::proxy_support::{Event, Gateway, Reply, Setup, TOKEN, Upstream, ok, with_target};
 use crate::raw_http::{LONG, Wire, get};
@@ -20,7 +22,7 @@ async fn shutdown_answers_what_is_under_way_and_closes_the_rest() {
     let mut upstream = Wire::new(listener.accept().await.unwrap().0);
     upstream.head().await.unwrap();
     let mut idle = Wire::connect(gw.addr).await;
-    gw.until("turnpike_connections", 2.0).await;
+    gw.until("turnpike_connections", 2).await;
     gw.shutdown.send(true).unwrap();
     assert!(idle.closed().await);
     assert!(!gw.task.is_finished());
@@ -56,13 +58,13 @@ async fn connections_are_bounded() {
     let gw = Gateway::start(Setup::new(&with_target(toml, upstream.addr))).await;
     let mut one = Wire::connect(gw.addr).await;
     let mut two = Wire::connect(gw.addr).await;
-    gw.until("turnpike_connections", 2.0).await;
+    gw.until("turnpike_connections", 2).await;
     assert!(Wire::connect(gw.addr).await.closed().await);
-    assert_eq!(gw.metric("turnpike_connections_refused_total"), 1.0);
+    assert_eq!(gw.metric("turnpike_connections_refused_total"), 1);
     one.send(GET).await;
     assert_eq!(one.answer().await.status(), 200);
     drop(one);
-    gw.until("turnpike_connections", 1.0).await;
+    gw.until("turnpike_connections", 1).await;
     let mut three = Wire::connect(gw.addr).await;
     for wire in [&mut two, &mut three] {
         wire.send(GET).await;
@@ -106,8 +108,8 @@ async fn a_panic_is_one_500_and_costs_no_other_request() {
     assert!(answer.header("x-request-id").is_some());
     upstream.send(ok(b"fine")).await;
     assert_eq!(other.answer().await.text(), "fine");
-    gw.until("turnpike_panics_total", 1.0).await;
-    gw.until("turnpike_requests_total{api=\"\",class=\"5xx\",decision=\"denied\"}", 1.0).await;
+    gw.until("turnpike_panics_total", 1).await;
+    gw.until("turnpike_requests_total{api=\"\",class=\"5xx\",decision=\"denied\"}", 1).await;
 }
 
 #[tokio::test]
@@ -139,9 +141,9 @@ async fn every_request_is_one_line_without_secrets() {
     assert_eq!(get(gw.addr, "/api/x", &token).await.status(), 429);
     assert_eq!(get(gw.addr, "/api/x", "Authorization: wrong\r\n").await.status(), 403);
     assert_eq!(get(gw.addr, "/nowhere", "").await.status(), 404);
-    gw.until("turnpike_refusals_total{api=\"\",code=\"no_route\"}", 1.0).await;
-    gw.until("turnpike_overhead_seconds_count{api=\"a\"}", 4.0).await;
-    assert_eq!(gw.metric("turnpike_upstream_seconds_count{api=\"a\"}"), 2.0);
+    gw.until("turnpike_refusals_total{api=\"\",code=\"no_route\"}", 1).await;
+    gw.until("turnpike_overhead_seconds_count{api=\"a\"}", 4).await;
+    assert_eq!(gw.metric("turnpike_upstream_seconds_count{api=\"a\"}"), 2);
     drop(gw);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(!text.contains("LEG-00fa") && !text.contains("wrong"), "{text}");
@@ -174,4 +176,38 @@ async fn every_request_is_one_line_without_secrets() {
         (&json!("token_unknown"), &Value::Null)
     );
     assert_eq!((&lines[4]["code"], &lines[4]["status"]), (&json!("no_route"), &json!(404)));
+}
+
+#[test]
+fn the_service_runs_on_a_runtime_of_pingora_and_stops() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let upstream = Upstream::echo().await;
+        let gw = Gateway::keyless(upstream.addr, "").await;
+        let listeners: Vec<_> = (0..2)
+            .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+            .inspect(|listener| listener.set_nonblocking(true).unwrap())
+            .collect();
+        let addrs: Vec<_> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let state = Arc::clone(&gw.state);
+        let mut service = ProxyService::new(state, listeners, Duration::from_secs(5));
+        assert_eq!(Service::threads(&service), Some(gw.state.config.threads));
+        let (stop, told) = tokio::sync::watch::channel(false);
+        let running =
+            tokio::spawn(async move { Service::start_service(&mut service, None, told, 1).await });
+        let mut wires = Vec::new();
+        for addr in &addrs {
+            let mut wire = Wire::connect(*addr).await;
+            wire.send(GET).await;
+            assert_eq!(wire.answer().await.status(), 200);
+            wires.push(wire);
+        }
+        stop.send(true).unwrap();
+        for mut wire in wires {
+            assert!(wire.closed().await);
+        }
+        tokio::time::timeout(LONG, running).await.unwrap().unwrap();
+    });
 }

@@ -259,17 +259,17 @@ impl Gateway {
     }
 
     /// The value of a line of the metrics.
-    pub fn metric(&self, line: &str) -> f64 {
+    pub fn metric(&self, line: &str) -> u64 {
         let text = String::from_utf8(self.state.metrics.render().unwrap()).unwrap();
         let value = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// Waits until a line of the metrics has a value: a record is written when the last byte of
     /// an answer is handed over, which a client may see first.
-    pub async fn until(&self, line: &str, value: f64) {
+    pub async fn until(&self, line: &str, value: u64) {
         let reached = async {
-            while (self.metric(line) - value).abs() > 1e-9 {
+            while self.metric(line) != value {
                 tokio::task::yield_now().await;
             }
         };

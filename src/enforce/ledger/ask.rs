@@ -21,6 +21,8 @@ const SHORT_WINDOW_MS: u64 = 60_000;
 /// An end is taken to be this fraction of the answer's span earlier: clocks may differ in speed
 /// by as much (design.md, section 4, rule 5).
 const CLOCK_SPEED_DIVISOR: u64 = 1_000;
+/// How long an edited limit waits to be told again after a call without an answer.
+const HOLD_OFF_MS: u64 = 1_000;
 /// The 99th percentile of the way to the embedded store and back, in milliseconds: one write into
 /// the page cache.
 const ROUND_TRIP_MS: u64 = 1;
@@ -108,15 +110,14 @@ impl Ledger {
     }
 
     async fn call_rate(&self, charge: &Charge, rate: Rate, cost: u64) -> Result<(), StoreError> {
-        let (call, told, sent) = {
+        let (call, sent) = {
             let mut state = charge.lock();
             let now = self.clock.boot();
             let per_s = pace_per_s(&state.hand, state.answered, now);
             let waiting = state.waiting.max(cost);
             let InHand::Rate(held) = &mut state.hand else { return Ok(()) };
             // Units of another rate go back: a lowered one holds for them too.
-            let told = held.rate.replace(rate);
-            let closes = if told.is_none_or(|told| told == rate) {
+            let closes = if held.rate.is_none_or(|told| told == rate) {
                 held.hand.closes(now)
             } else {
                 held.hand.close_all(now)
@@ -141,7 +142,7 @@ impl Ledger {
                 least: cost.saturating_sub(units),
                 validity_ms,
             };
-            (call, told, now)
+            (call, now)
         };
         let reserve = RateReserve { key: charge.slot.key.clone(), call };
         let answer = self.store.rate(&reserve).await;
@@ -151,12 +152,12 @@ impl Ledger {
         let InHand::Rate(held) = &mut state.hand else { return Ok(()) };
         match answer {
             Ok(answer) => {
+                held.rate = Some(rate);
                 held.hand.merge(&answer, sent, reserve.call.validity_ms);
                 Ok(())
             }
             Err(error) => {
-                // Another rate has still to be told; what is in hand of this one can be spent.
-                held.rate = told;
+                held.hold_off = now.plus_ms(HOLD_OFF_MS);
                 held.hand.reopen(&reserve.call.closes, now);
                 Err(error)
             }
@@ -175,10 +176,9 @@ impl Ledger {
         for _ in 0..3 {
             let window = window_at(terms.period, anchor, terms.resets, now_unix);
             self.leave_window(charge, &window).await?;
-            let told = told(charge);
             let (reserve, sent) = self.quota_call(charge, terms, window, cost);
             let reserved = self.store.quota(&reserve).await;
-            let reserved = reserved.inspect_err(|_| unsettle(charge, told))?;
+            let reserved = reserved.inspect_err(|_| self.hold_off(charge))?;
             match reserved {
                 QuotaReserved::Answer { answer, ends_in_ms } => {
                     let mut state = charge.lock();
@@ -186,6 +186,9 @@ impl Ledger {
                     if let InHand::Quota(quota) = &mut state.hand {
                         quota.window = Some((window, ends_in_ms.map(|ms| end_of(sent, ms))));
                         quota.renews = ends_in_ms.map(|ms| sent.plus_ms(ms));
+                        if quota.generation <= terms.generation {
+                            (quota.limit, quota.generation) = (terms.limit, terms.generation);
+                        }
                         quota.hand.merge(&answer);
                         quota.pace(cost.max(1), sent);
                     }
@@ -213,13 +216,9 @@ impl Ledger {
         let q = self.next_q();
         let cell = match &mut state.hand {
             InHand::Quota(quota) => {
-                if quota.generation < terms.generation {
-                    // The limit may be lower: what is in hand goes back, and is granted anew.
+                if quota.generation < terms.generation && terms.limit < quota.limit {
+                    // The limit was lowered: what is in hand goes back, and is granted anew.
                     quota.hand.give_back(u64::MAX);
-                    quota.generation = terms.generation;
-                    // What the last answer said of the old limit says nothing of this one, also
-                    // when this call is given up before it is answered.
-                    quota.ask_again = now;
                 }
                 quota.hand.next_call(q)
             }
@@ -237,6 +236,14 @@ impl Ledger {
             live: 1,
         };
         (QuotaReserve { key: charge.slot.key.clone(), window, call }, now)
+    }
+
+    /// After a call without an answer: what is in hand is spent before another one is tried.
+    fn hold_off(&self, charge: &Charge) {
+        let now = self.clock.boot();
+        if let InHand::Quota(quota) = &mut charge.lock().hand {
+            quota.hold_off = now.plus_ms(HOLD_OFF_MS);
+        }
     }
 
     /// Begins a new hand when the window is another than the hand's. What is left of the old hand
@@ -257,6 +264,7 @@ impl Ledger {
                     });
                     *quota = QuotaInHand {
                         anchor: quota.anchor,
+                        limit: quota.limit,
                         generation: quota.generation,
                         ..QuotaInHand::default()
                     };
@@ -341,22 +349,6 @@ struct QuotaTerms<'a> {
     period: &'a Period,
     resets: u64,
     generation: u64,
-}
-
-/// The generation of the limit that the store was told last.
-fn told(charge: &Charge) -> u64 {
-    match &charge.lock().hand {
-        InHand::Quota(quota) => quota.generation,
-        InHand::Rate(_) => 0,
-    }
-}
-
-/// After a call without an answer nobody knows whether the store heard of a new limit. One that
-/// it knew before it still knows: what is in hand can be spent.
-fn unsettle(charge: &Charge, told: u64) {
-    if let InHand::Quota(quota) = &mut charge.lock().hand {
-        quota.generation = told;
-    }
 }
 
 fn end_of(sent: BootNs, ends_in_ms: u64) -> BootNs {
