@@ -185,10 +185,10 @@ impl Ledger {
                     state.answered = self.clock.boot();
                     if let InHand::Quota(quota) = &mut state.hand {
                         quota.window = Some((window, ends_in_ms.map(|ms| end_of(sent, ms))));
+                        quota.renews = ends_in_ms.map(|ms| sent.plus_ms(ms));
                         if quota.generation <= terms.generation {
                             (quota.limit, quota.generation) = (terms.limit, terms.generation);
                         }
-                        quota.renews = ends_in_ms.map(|ms| sent.plus_ms(ms));
                         quota.hand.merge(&answer);
                         quota.pace(cost.max(1), sent);
                     }
