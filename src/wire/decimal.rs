@@ -85,51 +85,38 @@ impl Decimal {
     }
 }
 
-/// Reads requests per seconds as a rate of whole requests per whole milliseconds: 0.5 per 1 s is
-/// 1 per 2 s. The flow is exact; whole numbers stay as they are.
+/// Reads requests per seconds as a rate of whole requests per whole milliseconds.
+///
+/// It is rounded towards less, so that in no window more is admitted than was written: 3.7 per
+/// 10 s is 3 per 10 s, and not 37 per 100 s, which would admit 37 at once. Less than one request
+/// is one in a longer window: 0.5 per 1 s is 1 per 2 s. Whole numbers stay as they are.
 ///
 /// Less than 0 requests is unlimited; 0 requests, or no window, says nothing: Tyk's sentinels.
 ///
 /// # Errors
-/// When the rate does not fit 64 bits, such as one of a third of a request per nanosecond.
+/// When the window does not fit 64 bits.
 pub fn rate(requests: Decimal, per_s: Decimal) -> Result<Setting<Rate>, InvalidDecimal> {
     match (requests.sign(), per_s.sign()) {
         (Ordering::Less, _) => return Ok(Setting::Unlimited),
         (Ordering::Equal, _) | (_, Ordering::Less | Ordering::Equal) => return Ok(Setting::Unset),
         (Ordering::Greater, Ordering::Greater) => {}
     }
-    let (requests, parts) = fraction(requests.digits, requests.scale);
-    let (window, window_parts) = fraction_of_ms(per_s);
-    let times = lcm(parts, window_parts).ok_or(InvalidDecimal)?;
-    let whole = |value: u128, parts: u128| {
-        let scaled = value.checked_mul(times / parts).and_then(|v| u64::try_from(v).ok());
-        scaled.and_then(NonZeroU64::new).ok_or(InvalidDecimal)
+    let ten = |scale: u32| 10_u128.checked_pow(scale).ok_or(InvalidDecimal);
+    let (wanted, parts) = (u128::from(requests.digits), ten(requests.scale)?);
+    let (window, window_parts) = (u128::from(per_s.digits) * 1_000, ten(per_s.scale)?);
+    let (requests, per_ms) = match wanted / parts {
+        0 => {
+            let window = window.checked_mul(parts).ok_or(InvalidDecimal)?;
+            let parts = window_parts.checked_mul(wanted).ok_or(InvalidDecimal)?;
+            (1, window.div_ceil(parts))
+        }
+        whole => (whole, window.div_ceil(window_parts)),
     };
+    let fit = |value: u128| u64::try_from(value).ok().and_then(NonZeroU64::new);
     Ok(Setting::Limited(Rate {
-        requests: whole(requests, parts)?,
-        per_ms: whole(window, window_parts)?,
+        requests: fit(requests).ok_or(InvalidDecimal)?,
+        per_ms: fit(per_ms).ok_or(InvalidDecimal)?,
     }))
-}
-
-fn fraction(digits: u64, scale: u32) -> (u128, u128) {
-    let (value, parts) = (u128::from(digits), 10_u128.saturating_pow(scale));
-    let common = gcd(value, parts).max(1);
-    (value / common, parts / common)
-}
-
-fn fraction_of_ms(seconds: Decimal) -> (u128, u128) {
-    let value = u128::from(seconds.digits).saturating_mul(1_000);
-    let parts = 10_u128.saturating_pow(seconds.scale);
-    let common = gcd(value, parts).max(1);
-    (value / common, parts / common)
-}
-
-fn gcd(a: u128, b: u128) -> u128 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-fn lcm(a: u128, b: u128) -> Option<u128> {
-    (a / gcd(a, b).max(1)).checked_mul(b)
 }
 
 impl FromStr for Decimal {

@@ -1,13 +1,14 @@
 use super::*;
 
 #[test]
-fn a_rate_is_whole_requests_per_whole_milliseconds_of_the_same_flow() {
+fn a_rate_is_whole_requests_per_whole_milliseconds_and_never_more() {
     // requests, seconds   expect
     check("10", "1", Some((10, 1_000)));
     check("400", "25", Some((400, 25_000))); // Whole numbers stay: the burst is part of the limit.
     check("0.5", "1", Some((1, 2_000)));
-    check("2.5", "0.5", Some((5, 1_000)));
-    check("1", "0.0005", Some((2, 1)));
+    check("3.7", "10", Some((3, 10_000))); // 37 per 100 s would admit 37 at once.
+    check("2.5", "0.5", Some((2, 500)));
+    check("1", "0.0005", Some((1, 1)));
     check("1e3", "6e1", Some((1_000, 60_000)));
     check("0.1", "0.3", Some((1, 3_000)));
     check("18446744073709551615", "1", Some((u64::MAX, 1_000)));

@@ -245,8 +245,8 @@ fn extras(fields: &mut Fields<'_>) -> (PlanExtras, Vec<ApiRef>) {
         extras.shadow = fields.flag("Shadow", Flag::Off);
     }
     if fields.has("MaxInFlight") {
-        let most = u64::try_from(fields.whole("MaxInFlight")).unwrap_or(0);
-        extras.in_flight_max = NonZeroU64::new(most);
+        // Accepting what is not enforced would be a promise that is not kept.
+        fields.fault("MaxInFlight", format_args!("is not supported yet"));
     }
     for (name, limits) in
         fields.by_name("PerAPI", |name, inner| (name.to_owned(), api_limits(inner)))
