@@ -47,8 +47,9 @@ const LONG_FACTOR: u32 = 10;
 #[derive(Debug)]
 pub struct RedisStore {
     keys: Keys,
-    counters: Counters,
-    records: Records,
+    // Boxed: beside the embedded store this one would be large.
+    counters: Box<Counters>,
+    records: Box<Records>,
     feed: Feed,
     _background: Background,
 }
@@ -93,9 +94,12 @@ impl RedisStore {
         };
         let link = async |watch| link(watch).await.map_err(|fault| fault.met("opened"));
         let long = timeout.saturating_mul(LONG_FACTOR);
+        let counters = Counters::new(link(Watch::Pings).await?, timeout);
+        let records = link(Watch::Pings).await?;
+        let records = Records::new(records, (timeout, long), options.feed_len);
         Ok(Self {
-            counters: Counters::new(link(Watch::Pings).await?, timeout),
-            records: Records::new(link(Watch::Pings).await?, (timeout, long), options.feed_len),
+            counters: Box::new(counters),
+            records: Box::new(records),
             feed: Feed::new(link(Watch::Calls).await?, timeout),
             keys,
             _background: background,

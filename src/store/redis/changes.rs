@@ -101,20 +101,19 @@ fn chain(after: Generation, entries: Vec<Entry>) -> Option<Vec<Change>> {
 }
 
 fn entries(value: Value, feed: &[u8]) -> Option<Vec<Entry>> {
-    let mut streams = match value {
-        Value::Nil => return Some(vec![]),
-        Value::Array(streams) => streams.into_iter(),
-        Value::Map(streams) => {
-            let pairs = streams.into_iter().map(|(name, list)| Value::Array(vec![name, list]));
-            pairs.collect::<Vec<_>>().into_iter()
-        }
-        _ => return None,
+    if value == Value::Nil {
+        return Some(vec![]);
+    }
+    // A map in RESP3, a list of pairs in RESP2.
+    let stream = if let Value::Map(streams) = value {
+        let (name, entries) = streams.into_iter().next()?;
+        [name, entries]
+    } else {
+        let Value::Array(streams) = value else { return None };
+        let Value::Array(stream) = streams.into_iter().next()? else { return None };
+        stream.try_into().ok()?
     };
-    let Value::Array(stream) = streams.next()? else { return None };
-    let [Value::BulkString(name), Value::Array(entries)] = <[Value; 2]>::try_from(stream).ok()?
-    else {
-        return None;
-    };
+    let [Value::BulkString(name), Value::Array(entries)] = stream else { return None };
     if name != feed {
         return None;
     }

@@ -91,11 +91,12 @@ impl Endpoint {
         let info = url.into_connection_info().map_err(|_may_quote| {
             fault("it is not of the form redis://user:password@host:port/db")
         })?;
-        let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
-            other => other.to_string(),
-        };
+        let mut address = info.addr().to_string();
+        if let ConnectionAddr::Tcp(host, port) = info.addr()
+            && host.contains(':')
+        {
+            address = format!("[{host}]:{port}");
+        }
         let client = Client::open(info).map_err(|_may_quote| fault("it cannot be used"))?;
         Ok(Self { client, address })
     }

@@ -59,10 +59,8 @@ impl Answer {
     pub(super) fn to(echo: u64, value: Value) -> Option<Self> {
         let Value::Array(values) = value else { return None };
         let mut values = values.into_iter();
-        let number = match values.next()? {
-            Value::BulkString(text) => std::str::from_utf8(&text).ok()?.parse().ok(),
-            _ => None,
-        };
+        let Value::BulkString(text) = values.next()? else { return None };
+        let number = std::str::from_utf8(&text).ok()?.parse().ok();
         (number == Some(echo)).then_some(Self(values))
     }
 

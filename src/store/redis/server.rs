@@ -8,8 +8,7 @@ use redis::{AsyncConnectionConfig, Cmd, ErrorKind, ServerErrorKind};
 use crate::store::redis::fault::RedisFault;
 use crate::store::redis::options::Endpoint;
 
-/// The oldest version with `SET ... PXAT`-era scripting and `XADD MAXLEN ~` inside scripts that
-/// replicate by effect; older ones are out of support.
+/// The oldest version that is looked after, by its makers or by distributions.
 const VERSION_MIN: (u32, u32) = (6, 2);
 /// A connection may take longer than a call: it is several round trips, and a name look-up.
 const CONNECT_FACTOR: u32 = 10;
@@ -35,11 +34,12 @@ pub(super) async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Opene
         let unreachable = |source| RedisFault::Unreachable { address: address(), source };
         let mut connection = connecting.await.map_err(unreachable)?;
         let asked = Cmd::new().arg("INFO").query_async::<String>(&mut connection).await;
-        let info = asked.map_err(|source| match source.kind() {
-            ErrorKind::Server(ServerErrorKind::NoPerm) => {
+        let info = asked.map_err(|source| {
+            if source.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
                 RedisFault::Info { address: address(), source }
+            } else {
+                unreachable(source)
             }
-            _ => unreachable(source),
         })?;
         let warnings = check(&info, &endpoint.address)?;
         Ok(Opened { connection, warnings })

@@ -38,7 +38,7 @@ async fn a_follower_sees_every_commit_in_order_with_its_keys() {
 #[tokio::test]
 async fn a_waiting_follower_is_woken_and_holds_nobody_up() {
     let server = RedisServer::start();
-    let (store, start) = (server.connect().await, std::time::Instant::now());
+    let (store, start) = (server.connect().await, tokio::time::Instant::now());
     let first = commit(&store, &[app(1)]).await;
     let (changes, second) = tokio::join!(store.changes(first), async {
         tokio::task::yield_now().await;

@@ -152,7 +152,7 @@ async fn rate_history(
         let process = u64::MAX - who as u64;
         // Closes its own leases, and now and then one that is not there or not its own.
         let closes = opened.iter().enumerate().filter(|(i, (_, owner, _))| {
-            (*owner == process && (odd + *i as u64) % 3 == 0) || odd % 29 == 0
+            (*owner == process && (odd + *i as u64).is_multiple_of(3)) || odd % 29 == 0
         });
         let close = |(i, (q, _, granted)): (usize, &(u64, u64, u64))| Close {
             q: *q,
