@@ -17,6 +17,6 @@ lint:
 bench: setup
 	$(CARGO) bench --locked
 
-# cmake and a C compiler build zlib-ng, which Pingora brings.
+# cmake and a C compiler build zlib-ng, which Pingora brings; tests start redis-server.
 setup:
 	@./load/setup.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the build tools that are missing, with the system's package manager.
+# Installs what building and testing needs and is missing, with the system's package manager.
 set -eu
 
 missing=""
@@ -7,6 +7,8 @@ command -v cmake >/dev/null 2>&1 || missing="$missing cmake"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 command -v c++ >/dev/null 2>&1 || missing="$missing g++"
 command -v make >/dev/null 2>&1 || missing="$missing make"
+command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+command -v redis-cli >/dev/null 2>&1 || missing="$missing redis-tools"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -12,6 +12,9 @@ use crate::domain::time::UnixMs;
 
 mod anchor;
 pub mod embedded;
+pub mod feed;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 /// A position in the change feed: every commit has one, above all earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -294,6 +297,9 @@ impl StoreError {
 pub enum AnyStore {
     /// Files on this machine.
     Embedded(embedded::EmbeddedStore),
+    /// A server that several gateways share.
+    #[cfg(feature = "redis")]
+    Redis(self::redis::RedisStore),
 }
 
 impl AnyStore {
@@ -304,6 +310,9 @@ impl AnyStore {
     pub fn close(&self) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.close(),
+            // What was answered is as durable as the server makes it.
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => Ok(()),
         }
     }
 }
@@ -312,6 +321,8 @@ impl RecordStore for AnyStore {
     async fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
         match self {
             Self::Embedded(store) => store.get(key).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.get(key).await,
         }
     }
 
@@ -324,24 +335,32 @@ impl RecordStore for AnyStore {
     ) -> Result<Page, StoreError> {
         match self {
             Self::Embedded(store) => store.list(kind, prefix, after, limit).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.list(kind, prefix, after, limit).await,
         }
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
         match self {
             Self::Embedded(store) => store.commit(writes).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.commit(writes).await,
         }
     }
 
     async fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {
         match self {
             Self::Embedded(store) => store.next_id(kind, count).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.next_id(kind, count).await,
         }
     }
 
     async fn generation(&self) -> Result<Generation, StoreError> {
         match self {
             Self::Embedded(store) => store.generation().await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.generation().await,
         }
     }
 }
@@ -350,12 +369,16 @@ impl CounterStore for AnyStore {
     async fn quota(&self, reserve: &QuotaReserve) -> Result<QuotaReserved, StoreError> {
         match self {
             Self::Embedded(store) => store.quota(reserve).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.quota(reserve).await,
         }
     }
 
     async fn rate(&self, reserve: &RateReserve) -> Result<RateAnswer, StoreError> {
         match self {
             Self::Embedded(store) => store.rate(reserve).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.rate(reserve).await,
         }
     }
 
@@ -366,6 +389,8 @@ impl CounterStore for AnyStore {
     ) -> Result<QuotaUsage, StoreError> {
         match self {
             Self::Embedded(store) => store.quota_usage(key, window).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.quota_usage(key, window).await,
         }
     }
 }

@@ -12,6 +12,10 @@ mod merge_properties;
 /// What every store promises, on every store; what the embedded one promises beyond.
 mod store_contract;
 
+/// A redis-server to speak to.
+#[cfg(feature = "redis")]
+mod redis_server;
+
 /// A gateway without sockets.
 mod gate;
 

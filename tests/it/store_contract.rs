@@ -14,6 +14,12 @@ use turnpike::store::{
 mod crash;
 mod embedded;
 mod random;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod redis_feed;
+#[cfg(feature = "redis")]
+mod redis_random;
 
 /// Runs each case on each store: a new store is one more line.
 macro_rules! on_every_store {
@@ -23,6 +29,15 @@ macro_rules! on_every_store {
             async fn $case() {
                 let place = super::embedded::Place::new();
                 super::$case(super::Arc::new(super::AnyStore::Embedded(place.open()))).await;
+            })*
+        }
+
+        #[cfg(feature = "redis")]
+        mod on_redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let server = crate::redis_server::RedisServer::start();
+                super::$case(super::Arc::new(super::AnyStore::Redis(server.connect().await))).await;
             })*
         }
     };

@@ -1,0 +1,183 @@
+//! The store for several gateways: records, counters and the change feed in Redis, or Valkey.
+//!
+//! Everything that changes anything is a script, and so atomic; the scripts say their keys and
+//! arguments in their heads. Windows and rates are reckoned by the server's clock, never by a
+//! gateway's. What the server's own durability settings may lose when it fails, this store loses.
+//!
+//! Three connections are shared by all calls: one for counters, one for records (a long list must
+//! not hold a request up), one that waits for changes. They live on a thread of the store's own,
+//! because callers come from several runtimes.
+
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::clock::Clock;
+use crate::domain::counter::{CounterKey, Window};
+use crate::domain::ratelog::RateAnswer;
+use crate::domain::time::UnixMs;
+use crate::store::feed::Changes;
+use crate::store::{
+    Committed, CounterStore, Generation, Kind, Page, QuotaReserve, QuotaReserved, QuotaUsage,
+    RateReserve, Record, RecordKey, RecordStore, StoreError, Write,
+};
+use changes::Feed;
+use counters::Counters;
+use keys::Keys;
+use link::{Link, Watch};
+use records::Records;
+
+mod changes;
+mod counters;
+mod fault;
+mod keys;
+mod link;
+mod options;
+mod records;
+mod script;
+mod server;
+
+pub use fault::RedisFault;
+pub use options::RedisOptions;
+
+/// Calls that may be large, and that no request waits for, wait so many times as long.
+const LONG_FACTOR: u32 = 10;
+
+/// A store in Redis 6.2 or later. It reconnects by itself, for as long as it lives.
+#[derive(Debug)]
+pub struct RedisStore {
+    keys: Keys,
+    // Boxed: beside the embedded store this one would be large.
+    counters: Box<Counters>,
+    records: Box<Records>,
+    feed: Feed,
+    _background: Background,
+}
+
+/// The thread the connections live on.
+#[derive(Debug)]
+struct Background(Option<Runtime>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Nothing there is worth waiting for, and waiting is not allowed in async code.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl RedisStore {
+    /// Connects, and checks that the server keeps what is promised of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] with a [`RedisFault`] as its source: the options are wrong, no server
+    /// can be reached, or the first that can is too old, a replica, or may evict keys. No error
+    /// holds a password.
+    pub async fn connect(
+        options: RedisOptions,
+        _clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let keys = Keys::new(options.checked_prefix().map_err(|fault| fault.met("opened"))?);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("turnpike-redis")
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| StoreError::io("opened", error))?;
+        let handle = runtime.handle().clone();
+        let background = Background(Some(runtime));
+        let timeout = options.timeout();
+        let link = async |watch| {
+            let endpoints = options.endpoints()?;
+            Link::start(&handle, endpoints, timeout, watch).await
+        };
+        let link = async |watch| link(watch).await.map_err(|fault| fault.met("opened"));
+        let long = timeout.saturating_mul(LONG_FACTOR);
+        let counters = Counters::new(link(Watch::Pings).await?, timeout);
+        let records = link(Watch::Pings).await?;
+        let records = Records::new(records, (timeout, long), options.feed_len);
+        Ok(Self {
+            counters: Box::new(counters),
+            records: Box::new(records),
+            feed: Feed::new(link(Watch::Calls).await?, timeout),
+            keys,
+            _background: background,
+        })
+    }
+
+    /// Waits until a commit after `after` was made, and tells of it and those that followed; for
+    /// about a second at most. One caller at a time is served.
+    ///
+    /// # Errors
+    /// When the server does not answer. The same call can be made again.
+    pub async fn changes(&self, after: Generation) -> Result<Changes, StoreError> {
+        self.feed.changes(&self.keys, after, async || self.generation().await).await
+    }
+
+    /// Whether there is a connection for counters now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.counters.is_up()
+    }
+
+    /// A call on a rate counter as if the server's clock read `at`, or by that clock; and what it
+    /// read. For tests that compare the script with the arithmetic in `domain::ratelog`.
+    ///
+    /// # Errors
+    /// As [`CounterStore::rate`].
+    pub async fn rate_at(
+        &self,
+        reserve: &RateReserve,
+        at: Option<UnixMs>,
+    ) -> Result<(RateAnswer, UnixMs), StoreError> {
+        self.counters.rate(&self.keys, reserve, at).await
+    }
+}
+
+impl RecordStore for RedisStore {
+    async fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        self.records.get(&self.keys, key).await
+    }
+
+    async fn list(
+        &self,
+        kind: Kind,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.records.list(&self.keys, kind, (prefix, after), limit).await
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
+        self.records.commit(&self.keys, &writes).await
+    }
+
+    async fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {
+        self.records.next_id(&self.keys, kind, count).await
+    }
+
+    async fn generation(&self) -> Result<Generation, StoreError> {
+        self.records.generation(&self.keys).await
+    }
+}
+
+impl CounterStore for RedisStore {
+    async fn quota(&self, reserve: &QuotaReserve) -> Result<QuotaReserved, StoreError> {
+        self.counters.quota(&self.keys, reserve).await
+    }
+
+    async fn rate(&self, reserve: &RateReserve) -> Result<RateAnswer, StoreError> {
+        let (answer, _now) = self.counters.rate(&self.keys, reserve, None).await?;
+        Ok(answer)
+    }
+
+    async fn quota_usage(
+        &self,
+        key: &CounterKey,
+        window: &Window,
+    ) -> Result<QuotaUsage, StoreError> {
+        self.counters.usage(&self.keys, key, window).await
+    }
+}

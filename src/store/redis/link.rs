@@ -1,0 +1,251 @@
+//! One multiplexed connection that is remade when it breaks.
+//!
+//! The circuit breaker is the connection itself: [`FAILURES_MAX`] calls in a row without an
+//! answer, or one broken pipe, close it, and from then on calls fail at once instead of waiting.
+//! The link opens and checks a new one in the background, with growing, jittered pauses. So the
+//! trial call of a half-open breaker is the link's own, and no request pays for it.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::store::StoreError;
+use crate::store::redis::fault::RedisFault;
+use crate::store::redis::options::Endpoint;
+use crate::store::redis::script::{Answer, Script};
+use crate::store::redis::server::{self, Opened};
+
+/// So many calls in a row without an answer close a connection: one may be a slow script of
+/// somebody else, three are a server that hangs.
+const FAILURES_MAX: u32 = 3;
+/// An idle connection is tried this often, so that a dead one is noticed before a request is.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// The pause after the first failed attempt to connect; it doubles with each.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause: what a server that is back waits for us at most.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Whether a link asks by itself if its connection is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// Every second.
+    Pings,
+    /// Never: calls wait on purpose, and a ping would wait behind them.
+    Calls,
+}
+
+/// A connection for calls of one sort.
+#[derive(Debug)]
+pub(super) struct Link {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoints: Vec<Endpoint>,
+    timeout: Duration,
+    live: ArcSwapOption<Live>,
+    broken: Notify,
+    /// Numbers calls, so that an answer can be told from another call's.
+    calls: AtomicU64,
+}
+
+/// The connection in use.
+#[derive(Debug)]
+struct Live {
+    connection: MultiplexedConnection,
+    /// Calls in a row that got no answer.
+    failures: AtomicU32,
+}
+
+impl Link {
+    /// Connects, and keeps connecting on `runtime` when that breaks.
+    pub(super) async fn start(
+        runtime: &Handle,
+        endpoints: Vec<Endpoint>,
+        timeout: Duration,
+        watch: Watch,
+    ) -> Result<Self, RedisFault> {
+        let shared = Arc::new(Shared {
+            endpoints,
+            timeout,
+            live: ArcSwapOption::empty(),
+            broken: Notify::new(),
+            calls: AtomicU64::new(0),
+        });
+        // On that runtime, because the task that serves a connection lives where it was made.
+        let first = Arc::clone(&shared);
+        let connected = runtime.spawn(async move { first.connect().await });
+        let warnings = connected.await.unwrap_or(Err(RedisFault::Away))?;
+        if watch == Watch::Pings {
+            warnings.into_iter().for_each(|warning| tracing::warn!(warning, "about redis"));
+        }
+        runtime.spawn(keep(Arc::clone(&shared), watch));
+        Ok(Self { shared })
+    }
+
+    /// Runs a script, with a deadline for the whole of it.
+    pub(super) async fn script(
+        &self,
+        script: &Script,
+        keys: &[impl AsRef<[u8]>],
+        deadline: Duration,
+        arguments: impl FnOnce(&mut Cmd),
+    ) -> Result<Answer, StoreError> {
+        let live = self.shared.live()?;
+        let echo = self.shared.calls.fetch_add(1, Ordering::Relaxed);
+        let mut cmd = script.call(keys, echo);
+        arguments(&mut cmd);
+        let mut connection = live.connection.clone();
+        let answered = timeout(deadline, script.run(&cmd, &mut connection)).await;
+        let value = self.shared.judge(&live, deadline, answered)?;
+        Answer::to(echo, value).ok_or_else(|| {
+            tracing::error!("redis answered another call: the connection is closed");
+            self.shared.close(&live);
+            RedisFault::Mismatch.met("read")
+        })
+    }
+
+    /// Runs a plain command.
+    pub(super) async fn command(&self, cmd: &Cmd, deadline: Duration) -> Result<Value, StoreError> {
+        let live = self.shared.live()?;
+        let mut connection = live.connection.clone();
+        let answered = timeout(deadline, cmd.query_async(&mut connection)).await;
+        self.shared.judge(&live, deadline, answered)
+    }
+
+    /// Whether there is a connection now.
+    pub(super) fn is_up(&self) -> bool {
+        self.shared.live.load().is_some()
+    }
+}
+
+impl Shared {
+    fn live(&self) -> Result<Arc<Live>, StoreError> {
+        self.live.load_full().ok_or_else(|| RedisFault::Away.met("reached"))
+    }
+
+    /// Closes a connection, unless another one has taken its place.
+    fn close(&self, live: &Arc<Live>) {
+        self.live.rcu(|now| now.clone().filter(|now| !Arc::ptr_eq(now, live)));
+        self.broken.notify_one();
+    }
+
+    /// Tries the servers in order, and takes the first that will do.
+    async fn connect(&self) -> Result<Vec<&'static str>, RedisFault> {
+        let mut last = RedisFault::NoUrl;
+        for endpoint in &self.endpoints {
+            match server::open(endpoint, self.timeout).await {
+                Ok(Opened { connection, warnings }) => {
+                    let failures = AtomicU32::new(0);
+                    self.live.store(Some(Arc::new(Live { connection, failures })));
+                    return Ok(warnings);
+                }
+                Err(fault) => last = fault,
+            }
+        }
+        Err(last)
+    }
+
+    /// Counts what became of a call.
+    fn judge(
+        &self,
+        live: &Arc<Live>,
+        deadline: Duration,
+        answered: Result<Result<Value, RedisError>, tokio::time::error::Elapsed>,
+    ) -> Result<Value, StoreError> {
+        match answered {
+            Ok(Ok(value)) => {
+                live.failures.store(0, Ordering::Relaxed);
+                Ok(value)
+            }
+            Ok(Err(error)) => Err(self.failed(live, error).met("reached")),
+            Err(_elapsed) => {
+                let failures = live.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                if FAILURES_MAX <= failures {
+                    self.close(live);
+                }
+                let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+                Err(StoreError::Timeout { deadline_ms })
+            }
+        }
+    }
+
+    fn failed(&self, live: &Arc<Live>, error: RedisError) -> RedisFault {
+        if let ErrorKind::Server(
+            ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown,
+        ) = error.kind()
+        {
+            // It is not, or not yet, the primary: look for it anew.
+            self.close(live);
+        }
+        match error.code() {
+            Some(code) => RedisFault::Refused { code: code.to_owned(), source: error },
+            None => {
+                self.close(live);
+                RedisFault::Broken(error)
+            }
+        }
+    }
+
+    /// Returns when there is no connection.
+    async fn until_broken(&self, watch: Watch) {
+        let ping = redis::cmd("PING");
+        while let Some(live) = self.live.load_full() {
+            tokio::select! {
+                () = self.broken.notified() => {}
+                () = sleep(PING_EVERY), if watch == Watch::Pings => {
+                    let mut connection = live.connection.clone();
+                    let pinged = timeout(self.timeout, ping.query_async(&mut connection)).await;
+                    // The verdict is in the count of failures.
+                    let _counted = self.judge(&live, self.timeout, pinged);
+                }
+            }
+        }
+    }
+}
+
+/// Makes the connection anew whenever it is lost. Ends with its runtime.
+async fn keep(shared: Arc<Shared>, watch: Watch) {
+    loop {
+        shared.until_broken(watch).await;
+        tracing::warn!("the connection to redis is lost");
+        let mut pause = PAUSE_MIN;
+        while let Err(fault) = shared.connect().await {
+            if pause == PAUSE_MIN || pause == PAUSE_MAX {
+                let cause = fault.source().map(ToString::to_string);
+                tracing::warn!(error = %fault, cause, "redis cannot be used");
+            }
+            sleep(jittered(pause)).await;
+            pause = pause.saturating_mul(2).min(PAUSE_MAX);
+        }
+        tracing::info!("connected to redis again");
+    }
+}
+
+/// Between half and all of a pause, so that gateways do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let part = getrandom::u32().unwrap_or(0) % 512;
+    pause.saturating_mul(part.saturating_add(512)) / 1_024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_jittered_within_their_upper_half() {
+        for _ in 0..100 {
+            let pause = jittered(PAUSE_MAX);
+            assert!(PAUSE_MAX / 2 <= pause && pause < PAUSE_MAX, "{pause:?}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! How a store in Redis is reached.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::{Client, ConnectionAddr, IntoConnectionInfo};
+
+use crate::store::redis::fault::RedisFault;
+
+/// How a [`RedisStore`](super::RedisStore) is reached and behaves.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisOptions {
+    /// Addresses of one primary, tried in order:
+    /// `redis://user:password@host:port/db`. Of several, the first that is a primary is used.
+    pub urls: Vec<String>,
+    /// What all keys begin with, so that several installations can share a server: 1 to 32
+    /// letters, digits, `.`, `_` or `-`.
+    pub prefix: String,
+    /// How long a call waits for its answer, in milliseconds. Calls of the admin side, which may
+    /// be large, wait ten times as long.
+    pub timeout_ms: u64,
+    /// About how many commits the change feed keeps. A follower further behind than that reads
+    /// everything anew.
+    pub feed_len: u64,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        // 10,000 commits are some megabytes, and minutes of the busiest import.
+        Self { urls: vec![], prefix: "tp".into(), timeout_ms: 100, feed_len: 10_000 }
+    }
+}
+
+/// Addresses may hold passwords: only their number is shown.
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { urls, prefix, timeout_ms, feed_len } = self;
+        f.debug_struct("RedisOptions")
+            .field("urls", &urls.len())
+            .field("prefix", prefix)
+            .field("timeout_ms", timeout_ms)
+            .field("feed_len", feed_len)
+            .finish()
+    }
+}
+
+impl RedisOptions {
+    /// The servers the addresses name, in order.
+    pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, RedisFault> {
+        if self.urls.is_empty() {
+            return Err(RedisFault::NoUrl);
+        }
+        let endpoints = self.urls.iter().enumerate();
+        endpoints.map(|(index, url)| Endpoint::parse(url, index.saturating_add(1))).collect()
+    }
+
+    /// The prefix, if it is one that cannot change where a key lies: no braces above all.
+    pub(super) fn checked_prefix(&self) -> Result<&str, RedisFault> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let fits = (1..=32).contains(&self.prefix.len()) && self.prefix.bytes().all(allowed);
+        if fits { Ok(&self.prefix) } else { Err(RedisFault::Prefix) }
+    }
+
+    /// How long a call waits for its answer.
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.max(1))
+    }
+}
+
+/// One server.
+pub(super) struct Endpoint {
+    /// Opens connections; it holds the password.
+    pub(super) client: Client,
+    /// Host and port, for people.
+    pub(super) address: String,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Endpoint").field(&self.address).finish()
+    }
+}
+
+impl Endpoint {
+    fn parse(url: &str, number: usize) -> Result<Self, RedisFault> {
+        let fault = |reason| RedisFault::Url { number, reason };
+        if url.starts_with("rediss:") || url.starts_with("valkeys:") {
+            return Err(fault("this build speaks to redis without TLS only"));
+        }
+        // The library's words may quote the address, which may hold a password.
+        let info = url.into_connection_info().map_err(|_may_quote| {
+            fault("it is not of the form redis://user:password@host:port/db")
+        })?;
+        let mut address = info.addr().to_string();
+        if let ConnectionAddr::Tcp(host, port) = info.addr()
+            && host.contains(':')
+        {
+            address = format!("[{host}]:{port}");
+        }
+        let client = Client::open(info).map_err(|_may_quote| fault("it cannot be used"))?;
+        Ok(Self { client, address })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        check("redis://127.0.0.1:6379/0", Ok("127.0.0.1:6379"));
+        check("redis://turnpike:hunter2@db.example/3", Ok("db.example:6379"));
+        check("redis://:hunter2@[::1]:7000", Ok("[::1]:7000"));
+        check("valkey://localhost", Ok("localhost:6379"));
+        check("rediss://:hunter2@host", Err("without TLS"));
+        check("http://:hunter2@host", Err("redis://user:password@host:port/db"));
+        check("redis://:hunter2@host/hunter2", Err("redis://user:password@host:port/db"));
+        check("hunter2", Err("redis://user:password@host:port/db"));
+    }
+
+    #[track_caller]
+    fn check(url: &str, expect: Result<&str, &str>) {
+        let options = RedisOptions { urls: vec![url.into()], ..RedisOptions::default() };
+        assert!(!format!("{options:?}").contains("hunter2"));
+        match (options.endpoints(), expect) {
+            (Ok(endpoints), Ok(address)) => {
+                assert_eq!(endpoints[0].address, address);
+                assert!(!format!("{endpoints:?}").contains("hunter2"));
+            }
+            (Err(fault), Err(text)) => {
+                let shown = format!("{fault} {fault:?}");
+                assert!(shown.contains(text) && shown.contains("number: 1"), "{shown}");
+                assert!(!shown.contains("hunter2"), "{shown}");
+            }
+            (got, _) => panic!("{url}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn a_prefix_cannot_move_a_key() {
+        for (prefix, fits) in [("tp", true), ("a.b-C_9", true), ("", false), ("a{b}", false)] {
+            let options = RedisOptions { prefix: prefix.into(), ..RedisOptions::default() };
+            assert_eq!(options.checked_prefix().is_ok(), fits, "{prefix}");
+        }
+        assert!(
+            RedisOptions { prefix: "a".repeat(33), ..RedisOptions::default() }
+                .checked_prefix()
+                .is_err()
+        );
+    }
+}

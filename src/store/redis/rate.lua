@@ -1,0 +1,153 @@
+-- One call on a rate counter: the sliding log of leases, as `domain::ratelog::RateLog::reserve`.
+--
+-- KEYS[1]  the log, a string of four MessagePack values: the time of writing (`base`, in ms since
+--          1970); {process, last q, when}...; {process, q, expiry, units}...; and closed units as
+--          one list (leaves, units, leaves, units...), ascending. All times are relative to base.
+-- ARGV[1]  the call's number on its connection, echoed
+-- ARGV[2]  empty: this server's TIME counts. Tests say another time here.
+-- ARGV[3]  process, eight bytes
+-- ARGV[4]  q, the call's number among all calls of the process
+-- ARGV[5,6]  the rate: requests, and the window they are counted in, in ms
+-- ARGV[7-9]  want, need, least
+-- ARGV[10] validity of the opened lease, in ms
+-- ARGV[11..] closed leases, three numbers each: q, units spent, ms since the last was spent
+--
+-- Answers {echo, now, granted, free, wait in ms, reset in ms}.
+-- No number here is above 2^53, so that all are exact; the caller sees to it.
+local SINGLE_MAX = 64 -- Up to this rate leaving times are not rounded.
+local LOG_STEPS = 128
+local LATE_MS = 10000 -- The longest a call may be on its way: for so long an idle log is kept.
+local SILENT_MS = 3600000 -- A process that has not called for an hour is over.
+local max, min, floor = math.max, math.min, math.floor
+
+local now = tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + floor(time[2] / 1000)
+end
+local process, q = ARGV[3], tonumber(ARGV[4])
+local requests, per = tonumber(ARGV[5]), tonumber(ARGV[6])
+local tail = per + max(5, floor(per / 1000))
+
+-- What still counts.
+local calls, open, closed = {}, {}, {}
+local used, newest = 0, nil
+local stored = redis.call('GET', KEYS[1])
+if stored then
+  local base, callers, leases, left = cmsgpack.unpack(stored)
+  for _, caller in ipairs(callers) do
+    caller[3] = caller[3] + base
+    if caller[1] == process then
+      newest = caller
+      calls[#calls + 1] = caller
+    elseif now - SILENT_MS < caller[3] then
+      calls[#calls + 1] = caller
+    end
+  end
+  for _, lease in ipairs(leases) do
+    lease[3] = lease[3] + base
+    if now < lease[3] + tail then
+      open[#open + 1] = lease
+      used = used + lease[4]
+    end
+  end
+  for i = 1, #left, 2 do
+    local leaves = left[i] + base
+    if now < leaves then
+      closed[#closed + 1] = leaves
+      closed[#closed + 1] = left[i + 1]
+      used = used + left[i + 1]
+    end
+  end
+end
+
+-- Units of a closed lease, into their place by leaving time: mostly the last.
+local function count(leaves, units)
+  local i = #closed - 1
+  while 1 <= i and leaves < closed[i] do
+    i = i - 2
+  end
+  if 1 <= i and closed[i] == leaves then
+    closed[i + 1] = closed[i + 1] + units
+  else
+    table.insert(closed, i + 2, leaves)
+    table.insert(closed, i + 3, units)
+  end
+  used = used + units
+end
+
+local function close(lease_q, spent, age)
+  for i, lease in ipairs(open) do
+    if lease[1] == process and lease[2] == lease_q then
+      table.remove(open, i)
+      used = used - lease[4]
+      local units = min(spent, lease[4])
+      local leaves = min(lease[3], max(0, now - age)) + tail
+      if SINGLE_MAX < requests then
+        local step = max(1, floor(per / LOG_STEPS))
+        local over = leaves % step
+        if 0 < over then leaves = leaves + step - over end
+      end
+      if 0 < units then count(leaves, units) end
+      return
+    end
+  end
+end
+
+local repeated = newest and q <= newest[2]
+if not repeated then
+  if newest then
+    newest[2], newest[3] = q, now
+  else
+    calls[#calls + 1] = {process, q, now}
+  end
+  for i = 11, #ARGV, 3 do
+    close(tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]))
+  end
+end
+
+local least = tonumber(ARGV[9])
+local free, granted = max(0, requests - used), 0
+if not repeated and least <= free and 0 < free then
+  granted = min(free, max(tonumber(ARGV[8]), tonumber(ARGV[7])))
+end
+if 0 < granted then
+  open[#open + 1] = {process, q, now + tonumber(ARGV[10]), granted}
+  free = free - granted
+end
+
+-- When everything has left, and when enough has.
+local last = 0
+if 0 < #closed then last = closed[#closed - 1] end
+for _, lease in ipairs(open) do
+  last = max(last, lease[3] + tail)
+end
+local reset, wait = max(0, last - now), 0
+local target = max(1, least)
+if free < target then
+  table.sort(open, function(a, b) return a[3] < b[3] end)
+  wait = reset
+  local freed, i, j = free, 1, 1
+  while closed[i] or open[j] do
+    local leaves, units
+    if closed[i] and (not open[j] or closed[i] <= open[j][3] + tail) then
+      leaves, units, i = closed[i], closed[i + 1], i + 2
+    else
+      leaves, units, j = open[j][3] + tail, open[j][4], j + 1
+    end
+    freed = freed + units
+    if target <= freed then
+      wait = max(0, leaves - now)
+      break
+    end
+  end
+end
+
+if not repeated then
+  for _, caller in ipairs(calls) do caller[3] = caller[3] - now end
+  for _, lease in ipairs(open) do lease[3] = lease[3] - now end
+  for i = 1, #closed, 2 do closed[i] = closed[i] - now end
+  redis.call('SET', KEYS[1], cmsgpack.pack(now, calls, open, closed),
+    'PX', string.format('%.0f', reset + LATE_MS))
+end
+return {ARGV[1], now, granted, free, wait, reset}

@@ -1,0 +1,192 @@
+//! Records as strings, their ids as sorted sets, commits as one script.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Cmd;
+
+use crate::store::redis::changes;
+use crate::store::redis::keys::Keys;
+use crate::store::redis::link::Link;
+use crate::store::redis::script::Script;
+use crate::store::{
+    Committed, Expect, Generation, Kind, Page, Record, RecordKey, StoreError, Write,
+};
+
+/// Records read by one call of a long list: some 100 KB, and well under a millisecond in which
+/// the server does nothing else.
+const LIST_STEP: usize = 256;
+
+/// The scripts, and the connection they run on.
+#[derive(Debug)]
+pub(super) struct Records {
+    link: Link,
+    /// For reads of one record, which requests wait for.
+    deadline: Duration,
+    /// For commits and lists, which may be large and which nobody's request waits for.
+    deadline_long: Duration,
+    feed_len: u64,
+    commit: Script,
+    get: Script,
+    list: Script,
+    next: Script,
+}
+
+impl Records {
+    pub(super) fn new(link: Link, deadlines: (Duration, Duration), feed_len: u64) -> Self {
+        let (deadline, deadline_long) = deadlines;
+        Self {
+            link,
+            deadline,
+            deadline_long,
+            feed_len,
+            commit: Script::new(include_str!("commit.lua")),
+            get: Script::new(include_str!("get.lua")),
+            list: Script::new(include_str!("list.lua")),
+            next: Script::new(include_str!("next.lua")),
+        }
+    }
+
+    pub(super) async fn get(
+        &self,
+        keys: &Keys,
+        key: &RecordKey,
+    ) -> Result<Option<Record>, StoreError> {
+        let name = keys.record(key.kind, &key.id);
+        let mut answer = self.link.script(&self.get, &[name], self.deadline, |_| {}).await?;
+        answer.bytes()?.map(|raw| record(&raw)).transpose()
+    }
+
+    pub(super) async fn list(
+        &self,
+        keys: &Keys,
+        kind: Kind,
+        span: (&[u8], Option<&[u8]>),
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let (prefix, after) = span;
+        let names = [keys.ids(kind), keys.records(kind)];
+        let mut from = match after.filter(|after| prefix <= *after) {
+            Some(after) => [b"(", after].concat(),
+            None => [b"[", prefix].concat(),
+        };
+        let to = above(prefix);
+        let mut page = Page::default();
+        loop {
+            let wanted = limit.saturating_sub(page.records.len());
+            // One more than is wanted tells whether there is more.
+            let count = wanted.saturating_add(1).min(LIST_STEP);
+            let arguments = |cmd: &mut Cmd| {
+                cmd.arg(from.as_slice()).arg(to.as_slice()).arg(count);
+            };
+            let ran = self.link.script(&self.list, &names, self.deadline_long, arguments).await;
+            let (mut answer, mut found) = (ran?, 0_usize);
+            while !answer.is_empty() {
+                let (id, raw) = (answer.bytes()?.unwrap_or_default(), answer.bytes()?);
+                found = found.saturating_add(1);
+                if page.records.len() == limit {
+                    page.more = true;
+                    return Ok(page);
+                }
+                from = [b"(", id.as_slice()].concat();
+                let raw = raw.ok_or(StoreError::Damaged { what: "an index of records" })?;
+                page.records.push((RecordKey { kind, id: id.into() }, record(&raw)?));
+            }
+            if found < count {
+                return Ok(page);
+            }
+        }
+    }
+
+    pub(super) async fn commit(
+        &self,
+        keys: &Keys,
+        writes: &[Write],
+    ) -> Result<Committed, StoreError> {
+        let mut names = vec![keys.generation.clone(), keys.feed.clone()];
+        for Write { key, .. } in writes {
+            names.push(keys.record(key.kind, &key.id));
+            names.push(keys.ids(key.kind));
+        }
+        let entry = changes::encode(writes.iter().map(|write| &write.key));
+        let arguments = |cmd: &mut Cmd| {
+            cmd.arg(entry).arg(self.feed_len);
+            for write in writes {
+                match write.expect {
+                    Expect::Anything => cmd.arg(""),
+                    Expect::Absent => cmd.arg("-"),
+                    Expect::Unchanged(Generation(number)) => {
+                        cmd.arg(number.to_be_bytes().as_slice())
+                    }
+                };
+                let value = write.value.as_deref();
+                cmd.arg(u8::from(value.is_some())).arg(value.unwrap_or_default());
+                cmd.arg(write.key.id.as_ref());
+            }
+        };
+        let ran = self.link.script(&self.commit, &names, self.deadline_long, arguments).await;
+        let mut answer = ran?;
+        let (conflict, number) = (answer.number()?, answer.number()?);
+        if conflict == 0 {
+            return Ok(Committed::At(Generation(number)));
+        }
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        Ok(Committed::Conflict(index))
+    }
+
+    pub(super) async fn next_id(
+        &self,
+        keys: &Keys,
+        kind: Kind,
+        count: u64,
+    ) -> Result<u64, StoreError> {
+        let (names, count) = ([keys.numbers(kind)], count.max(1));
+        let arguments = |cmd: &mut Cmd| {
+            cmd.arg(count);
+        };
+        let ran = self.link.script(&self.next, &names, self.deadline_long, arguments).await;
+        let last = ran?.number()?;
+        let first = last.checked_sub(count).and_then(|before| before.checked_add(1));
+        first.ok_or(StoreError::Damaged { what: "a sequence of numbers" })
+    }
+
+    pub(super) async fn generation(&self, keys: &Keys) -> Result<Generation, StoreError> {
+        let names = [&keys.generation];
+        let mut answer = self.link.script(&self.get, &names, self.deadline, |_| {}).await?;
+        let Some(text) = answer.bytes()? else { return Ok(Generation::default()) };
+        let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+        number.map(Generation).ok_or(StoreError::Damaged { what: "the generation" })
+    }
+}
+
+/// The least of what does not begin with `prefix` and sorts after what does, as ZRANGEBYLEX takes
+/// it.
+fn above(prefix: &[u8]) -> Vec<u8> {
+    let mut above = prefix.to_vec();
+    while let Some(last) = above.pop() {
+        if let Some(next) = last.checked_add(1) {
+            above.push(next);
+            return [b"(", above.as_slice()].concat();
+        }
+    }
+    b"+".to_vec()
+}
+
+fn record(raw: &[u8]) -> Result<Record, StoreError> {
+    let (head, value) = raw.split_first_chunk().ok_or(StoreError::Damaged { what: "a record" })?;
+    let generation = Generation(u64::from_be_bytes(*head));
+    Ok(Record { generation, value: Arc::from(value) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::above;
+
+    #[test]
+    fn a_prefix_ends_where_the_next_one_begins() {
+        assert_eq!(above(b"a/"), b"(a0");
+        assert_eq!(above(b"a\xff\xff"), b"(b");
+        assert_eq!(above(b"\xff"), b"+");
+        assert_eq!(above(b""), b"+");
+    }
+}

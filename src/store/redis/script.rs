@@ -1,0 +1,92 @@
+//! Scripts, and what they answer.
+
+use std::vec::IntoIter;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
+
+use crate::store::StoreError;
+use crate::store::redis::fault::RedisFault;
+
+/// A script, with the name the server gives it: the SHA-1 of its text.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: &'static str,
+    name: String,
+}
+
+impl Script {
+    pub(super) fn new(text: &'static str) -> Self {
+        Self { text, name: redis::Script::new(text).get_hash().to_owned() }
+    }
+
+    /// The beginning of a call: keys, then the number that the script echoes. Arguments follow.
+    pub(super) fn call(&self, keys: &[impl AsRef<[u8]>], echo: u64) -> Cmd {
+        let mut cmd = Cmd::new();
+        cmd.arg("EVALSHA").arg(&self.name).arg(keys.len());
+        for key in keys {
+            cmd.arg(key.as_ref());
+        }
+        cmd.arg(echo);
+        cmd
+    }
+
+    /// Runs a call. A server that has not seen the script since it started is shown it first.
+    pub(super) async fn run(
+        &self,
+        cmd: &Cmd,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<Value> {
+        let missing = ErrorKind::Server(ServerErrorKind::NoScript);
+        match cmd.query_async(connection).await {
+            Err(error) if error.kind() == missing => {
+                let mut load = Cmd::new();
+                load.arg("SCRIPT").arg("LOAD").arg(self.text);
+                load.query_async::<String>(connection).await?;
+                cmd.query_async(connection).await
+            }
+            answered => answered,
+        }
+    }
+}
+
+/// What a script answered after its echo, taken from the front.
+#[derive(Debug)]
+pub(super) struct Answer(IntoIter<Value>);
+
+impl Answer {
+    /// The answer, if it is to call number `echo`.
+    pub(super) fn to(echo: u64, value: Value) -> Option<Self> {
+        let Value::Array(values) = value else { return None };
+        let mut values = values.into_iter();
+        let Value::BulkString(text) = values.next()? else { return None };
+        let number = std::str::from_utf8(&text).ok()?.parse().ok();
+        (number == Some(echo)).then_some(Self(values))
+    }
+
+    /// A number.
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        match self.0.next() {
+            Some(Value::Int(number)) => u64::try_from(number).map_err(|_negative| mismatch()),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// A string, or nil.
+    pub(super) fn bytes(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.0.next() {
+            Some(Value::BulkString(bytes)) => Ok(Some(bytes)),
+            Some(Value::Nil) => Ok(None),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
+fn mismatch() -> StoreError {
+    RedisFault::Mismatch.met("read")
+}
