@@ -19,5 +19,6 @@ pub mod policy;
 pub mod ratelog;
 pub mod reading;
 pub mod route;
+pub mod shard;
 pub mod time;
 pub mod token;

@@ -16,7 +16,7 @@ mod tests;
 const CAP_DIVISOR: u64 = 20;
 
 /// The totals of one process on one counter. All but `first_call` only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cell {
     /// The call with which the process began on this counter (`q0`).
     pub first_call: u64,
@@ -44,10 +44,23 @@ impl Cell {
     pub fn taken(&self) -> u64 {
         self.granted.saturating_sub(self.returned).saturating_add(self.local)
     }
+
+    /// What two reports of one cell say together: totals only grow, so the higher one is true.
+    #[must_use]
+    pub fn joined(&self, other: &Self) -> Self {
+        Self {
+            first_call: self.first_call.max(other.first_call),
+            last_call: self.last_call.max(other.last_call),
+            granted: self.granted.max(other.granted),
+            returned: self.returned.max(other.returned),
+            spent: self.spent.max(other.spent),
+            local: self.local.max(other.local),
+        }
+    }
 }
 
 /// One quota counter in one window, as the store keeps it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuotaCounter {
     /// Rises with every change.
     pub version: u64,
@@ -62,7 +75,7 @@ pub struct QuotaCounter {
 }
 
 /// One call of a process on one counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuotaCall {
     /// Who asks.
     pub process: ProcessId,
@@ -83,7 +96,7 @@ pub struct QuotaCall {
 }
 
 /// What the store says to a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuotaState {
     /// The caller's cell after the call.
     pub cell: Cell,
@@ -96,7 +109,7 @@ pub struct QuotaState {
 }
 
 /// The outcome of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QuotaAnswer {
     /// The state after the call, with whatever was granted in the cell.
     State(QuotaState),
@@ -189,7 +202,7 @@ fn grant(remaining: u64, limit: u64, cell: &Cell, call: &QuotaCall) -> u64 {
 }
 
 /// The gateway's side of one counter in one window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Hand {
     /// Totals as this process knows them; `spent` is exact here.
     cell: Cell,
@@ -201,6 +214,10 @@ pub struct Hand {
     last_grant: u64,
     /// `spent` at the last answer: what was spent since tells the pace.
     spent_at_answer: u64,
+    /// The newest call known to be executed.
+    heard_call: u64,
+    /// The returned units the store is known to have heard of.
+    heard_returned: u64,
 }
 
 impl Hand {
@@ -217,6 +234,12 @@ impl Hand {
             self.cell.spent = self.cell.spent.saturating_add(cost);
         }
         enough
+    }
+
+    /// Counts units admitted in `local` mode, without a grant: the store hears of them with the
+    /// next call, before it grants anything.
+    pub fn admit_locally(&mut self, cost: u64) {
+        self.cell.local = self.cell.local.saturating_add(cost);
     }
 
     /// Units nobody has used or holds, plus those in hand: what a client may still use, as far
@@ -264,12 +287,39 @@ impl Hand {
         Cell { last_call: q, ..self.cell }
     }
 
+    /// Whether a call was made since the hand was begun or dropped.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.cell.first_call != 0
+    }
+
+    /// The number of the newest call made.
+    #[must_use]
+    pub fn newest_call(&self) -> u64 {
+        self.cell.last_call
+    }
+
+    /// Whether dropping the hand loses no units: none in hand, the newest call answered, and all
+    /// that was given back heard of.
+    #[must_use]
+    pub fn may_be_forgotten(&self) -> bool {
+        self.units() == 0
+            && self.heard_call == self.cell.last_call
+            && self.heard_returned == self.cell.returned
+    }
+
     /// Takes an answer in. An answer from before the hand was dropped is ignored.
     pub fn merge(&mut self, answer: &QuotaAnswer) {
         match answer {
             QuotaAnswer::State(state) if state.cell.first_call == self.cell.first_call => {
                 let gain = state.cell.granted.saturating_sub(self.cell.granted);
                 self.cell.granted = self.cell.granted.max(state.cell.granted);
+                self.heard_returned = self.heard_returned.max(state.cell.returned);
+                if state.cell.last_call < self.heard_call {
+                    // A late answer: its units count, what it says of others is out of date.
+                    return;
+                }
+                self.heard_call = state.cell.last_call;
                 self.remaining = state.remaining;
                 self.held_by_others = state.held_by_others;
                 self.last_grant = gain;

@@ -101,7 +101,7 @@ async fn a_plan_becomes_the_policy_it_says() {
     assert_eq!((calendar.unit, calendar.anchor_day), (CalendarUnit::Month, 15));
     assert_eq!(policy.extras.quota_scope, Some(QuotaScope::App));
     assert_eq!(policy.extras.on_store_unavailable, Some(FailureMode::Closed));
-    assert_eq!(policy.extras.costs[0].methods, ["POST".into()]);
+    assert_eq!(policy.extras.costs[0].methods, [std::sync::Arc::<str>::from("POST")]);
     assert_eq!(policy.extras.per_api.len(), 1);
     assert_eq!(policy.key_expires_in_s, 7_776_000);
     assert_eq!(&*policy.metadata["tier"].0, "\"robot\"");
