@@ -1,5 +1,7 @@
 //! What a limit says of itself after a decision: the numbers behind the limit headers.
 
+use crate::domain::time::BootNs;
+
 /// Limits that one request can be charged to, at most.
 pub const LIMITS_MAX: usize = 8;
 
@@ -43,9 +45,22 @@ pub struct Reading {
 pub struct Readings {
     items: [Option<Reading>; LIMITS_MAX],
     len: usize,
+    at: Option<BootNs>,
 }
 
 impl Readings {
+    /// None yet, of limits that are looked at, and charged if they allow it, at `now`.
+    #[must_use]
+    pub fn at(now: BootNs) -> Self {
+        Self { at: Some(now), ..Self::default() }
+    }
+
+    /// The instant that counts for a charge; `None` where nothing was looked at.
+    #[must_use]
+    pub fn when(&self) -> Option<BootNs> {
+        self.at
+    }
+
     /// Adds one; beyond [`LIMITS_MAX`] it is left out.
     pub fn push(&mut self, reading: Reading) {
         if let Some(slot) = self.items.get_mut(self.len) {

@@ -129,7 +129,7 @@ impl Ledger {
             }
         }
         let admitted = refused.is_none() && !ask.contains(&true);
-        let mut readings = Readings::default();
+        let mut readings = Readings::at(now);
         let mut low = [false; LIMITS_MAX];
         for ((charge, guard), low) in charges.iter().zip(&mut guards).zip(&mut low) {
             let Some(state) = guard else { continue };

@@ -163,7 +163,7 @@ impl Call<'_> {
     async fn decide(&mut self, facts: &Facts<'_>) -> Result<Permit, Box<Refusal>> {
         match self.engine.state.enforcer.decide(facts).await {
             Decision::Admit(permit) => {
-                self.record.admitted(Some(permit.credential()), permit.shadowed());
+                self.record.admitted(&permit);
                 Ok(permit)
             }
             Decision::Deny(refusal) => Err(Box::new(refusal)),

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use crate::domain::denial::Denial;
 use crate::domain::id::CredentialId;
 use crate::domain::time::{BootNs, UnixMs};
+use crate::enforce::Permit;
 use crate::metrics::{ApiMetrics, Decision};
 use crate::proxy::ProxyState;
 use crate::proxy::body::Transfer;
@@ -33,6 +34,7 @@ pub(super) struct Record {
     denial: Option<Denial>,
     shadowed: Option<Denial>,
     credential: Option<CredentialId>,
+    charged: Option<BootNs>,
     transfer: Option<Arc<Transfer>>,
     bytes_out: u64,
     sent_at: Option<BootNs>,
@@ -63,6 +65,7 @@ impl Record {
             denial: None,
             shadowed: None,
             credential: None,
+            charged: None,
             transfer: None,
             bytes_out: 0,
             sent_at: None,
@@ -83,9 +86,10 @@ impl Record {
     }
 
     /// It was let through.
-    pub(super) fn admitted(&mut self, credential: Option<CredentialId>, shadowed: Option<Denial>) {
-        self.credential = credential;
-        self.shadowed = shadowed;
+    pub(super) fn admitted(&mut self, permit: &Permit) {
+        self.credential = Some(permit.credential());
+        self.shadowed = permit.shadowed();
+        self.charged = permit.readings().when();
     }
 
     /// It goes to a target.
@@ -171,6 +175,7 @@ impl Record {
             code: self.denial.map(|denial| denial.answer().code),
             shadowed: self.shadowed.map(|denial| denial.answer().code),
             credential: self.credential.map(|credential| credential.0),
+            charged_us: self.charged.map(|at| at.0 / 1_000),
             bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()),
             bytes_out: self.bytes_out,
             overhead_us: overhead_ns / 1_000,

@@ -50,6 +50,10 @@ pub struct AccessLine<'a> {
     /// The credential's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<u64>,
+    /// When its limits were charged, in microseconds of the machine's time since boot: no clock step
+    /// moves it, and it puts the requests of all gateways of one machine in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charged_us: Option<u64>,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.

@@ -207,9 +207,16 @@ impl Gateway {
         );
         let file = folder.join("turnpike.toml");
         std::fs::write(&file, text).unwrap();
+        Self::serve(&file, &[]).unwrap_or_else(|log| panic!("{log}"))
+    }
+
+    /// A gateway with this configuration file and environment; what it wrote to standard error, if
+    /// it ended instead of listening.
+    pub fn serve(file: &Path, environment: &[(String, String)]) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_turnpike"))
             .args(["serve", "--config"])
-            .arg(&file)
+            .arg(file)
+            .envs(environment.iter().cloned())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -224,11 +231,15 @@ impl Gateway {
         });
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let bound: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|e| panic!("{e} in {line:?}; {}", stderr.lock()));
+        if line.is_empty() {
+            let status = child.wait().unwrap();
+            return Err(format!("{status}: {}", stderr.lock()));
+        }
+        let bound: Value =
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line:?}"));
         let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
         let (proxy, admin) = (address(&bound["proxy"][0]), address(&bound["admin"]));
-        Self { child, proxy, admin, stderr }
+        Ok(Self { child, proxy, admin, stderr })
     }
 
     /// What it wrote to standard error so far.
@@ -238,8 +249,7 @@ impl Gateway {
 
     /// SIGKILL.
     pub fn kill_now(&self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
+        self.signal("-KILL");
     }
 
     /// SIGTERM, and waits for the end; its exit code.
@@ -249,8 +259,13 @@ impl Gateway {
     }
 
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends a signal, `-STOP` for example.
+    pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     pub fn admin(&self, method: &str, path: &str, body: &Value) -> Answer {

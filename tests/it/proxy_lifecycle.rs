@@ -167,6 +167,9 @@ async fn every_request_is_one_line_without_secrets() {
     }
     assert!(first["overhead_us"].is_u64() && first["upstream_ms"].is_u64() && first["ts"].is_u64());
     assert_eq!((&lines[1]["aborted"], &lines[1]["bytes_out"]), (&json!(true), &json!(5)));
+    let charged = |line: usize| lines[line]["charged_us"].as_u64();
+    assert!(charged(0) < charged(1) && charged(0).is_some(), "{text}");
+    assert_eq!(charged(2), None, "what is refused is charged nothing");
     assert_eq!(
         (&lines[2]["code"], &lines[2]["credential"]),
         (&json!("quota_exceeded"), &json!(77))
