@@ -1,7 +1,7 @@
 //! The admin listener: how the developer portal brings in who may call what, and how much.
 //!
 //! `/portal-api` speaks the portal's own API (reference: Tyk Enterprise Developer Portal 1.14), as
-//! far as importing credentials needs it. Every write is one transaction of the store, applied on
+//! far as importing credentials needs it; `/v1` is what it has not. Every write is one transaction of the store, applied on
 //! this gateway before it is answered, and leaves one line in the log under the target `audit`.
 
 mod answer;
@@ -17,6 +17,7 @@ mod policies;
 mod requests;
 mod seed;
 mod txn;
+mod usage;
 
 use std::sync::Arc;
 
@@ -24,10 +25,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::enforce::Enforcer;
 use crate::wire::portal::credential::Credential;
 use crate::wire::portal::people::{App, Organisation, Team, User};
 use crate::wire::portal::plan::Plan;
@@ -40,6 +42,7 @@ use policies::ApiDetails;
 use requests::{AccessRequest, AppRequest, Issued};
 pub use seed::seed;
 use txn::Txn;
+use usage::{ResetQuota, ShowUsage};
 
 /// How often a transaction is tried when others change the same objects.
 const ATTEMPTS_MAX: usize = 16;
@@ -53,6 +56,8 @@ pub struct AdminState {
     pub clock: Arc<dyn Clock>,
     /// Who may use it.
     pub secret: AdminSecret,
+    /// Tells what was used of limits.
+    pub enforcer: Arc<Enforcer>,
     /// Held by transactions that found others faster, so that they stop passing one another.
     turns: Arc<tokio::sync::Mutex<()>>,
 }
@@ -60,12 +65,17 @@ pub struct AdminState {
 impl AdminState {
     /// A listener's state.
     #[must_use]
-    pub fn new(catalog: Arc<Catalog>, clock: Arc<dyn Clock>, secret: AdminSecret) -> Self {
-        Self { catalog, clock, secret, turns: Arc::default() }
+    pub fn new(
+        catalog: Arc<Catalog>,
+        clock: Arc<dyn Clock>,
+        secret: AdminSecret,
+        enforcer: Arc<Enforcer>,
+    ) -> Self {
+        Self { catalog, clock, secret, enforcer, turns: Arc::default() }
     }
 }
 
-/// The routes of the admin listener: `/portal-api/...`. Everything else is 404, in the envelope.
+/// The routes of the admin listener: `/portal-api/...` and `/v1/...`. Everything else is 404, in the envelope.
 pub fn router(state: AdminState) -> Router {
     let portal = Router::new()
         .merge(crud::<App>("/apps"))
@@ -83,8 +93,15 @@ pub fn router(state: AdminState) -> Router {
         .fallback(async || Refusal::NoPath)
         .method_not_allowed_fallback(async || Refusal::NoMethod)
         .layer(from_fn_with_state(state.clone(), auth::require));
+    let native = Router::new()
+        .route("/usage/credentials/{id}", get(handle::<ShowUsage>))
+        .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>))
+        .fallback(async || Refusal::NoPath)
+        .method_not_allowed_fallback(async || Refusal::NoMethod)
+        .layer(from_fn_with_state(state.clone(), auth::require));
     Router::new()
         .nest("/portal-api", portal)
+        .nest("/v1", native)
         .fallback(async || Refusal::NoPath)
         .method_not_allowed_fallback(async || Refusal::NoMethod)
         .with_state(state)

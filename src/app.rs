@@ -126,7 +126,12 @@ impl App {
         });
         let secret = AdminSecret::parse(config.admin.secret.reveal());
         let secret = secret.map_err(|error| internal(&error))?;
-        let admin = AdminState::new(Arc::clone(&catalog), Arc::clone(&clock), secret);
+        let admin = AdminState::new(
+            Arc::clone(&catalog),
+            Arc::clone(&clock),
+            secret,
+            Arc::clone(&enforcer),
+        );
         let ops = OpsState::new(Arc::clone(&catalog), metrics, clock);
         let bound = Bound {
             proxy: proxy_listeners

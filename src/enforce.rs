@@ -24,11 +24,13 @@ mod ledger;
 mod session;
 mod sessions;
 mod slot;
+mod usage;
 
 use failures::Failures;
 use ledger::{Charged, Ledger};
 use session::{Granted, Session};
 use sessions::{Found, Sessions};
+pub use usage::{LimitUsage, LimitUsed, Usage};
 
 /// How the enforcer is set up.
 #[derive(Clone, Copy, Debug)]

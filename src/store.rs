@@ -6,15 +6,19 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::domain::counter::{CounterKey, Window};
-use crate::domain::lease::{QuotaAnswer, QuotaCall};
+use crate::domain::lease::{QuotaAnswer, QuotaCall, QuotaCounter};
+use crate::domain::limit::Rate;
 use crate::domain::ratelog::{RateAnswer, RateCall};
 use crate::domain::time::UnixMs;
 
 mod anchor;
 pub mod embedded;
+mod error;
 pub mod feed;
 #[cfg(feature = "redis")]
 pub mod redis;
+
+pub use error::StoreError;
 
 /// A position in the change feed: every commit has one, above all earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -199,14 +203,12 @@ pub enum QuotaReserved {
 }
 
 /// What a quota counter says without being charged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaUsage {
-    /// Units spent, as far as reported.
-    pub used: u64,
-    /// Units that live processes hold.
-    pub held: u64,
-    /// Units that nobody holds and nobody has used; `None` when the counter was never used.
-    pub remaining: Option<u64>,
+    /// The store's time.
+    pub now: UnixMs,
+    /// The counter; `None` when it was never used in this window.
+    pub counter: Option<QuotaCounter>,
 }
 
 /// One call on a rate counter.
@@ -242,54 +244,12 @@ pub trait CounterStore: Send + Sync + 'static {
         key: &CounterKey,
         window: &Window,
     ) -> impl Future<Output = Result<QuotaUsage, StoreError>> + Send;
-}
-
-/// Why the store gave no answer. A conflict or a refusal is an answer.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The store did not answer in time.
-    #[error("no answer within {deadline_ms} ms")]
-    Timeout {
-        /// How long was waited.
-        deadline_ms: u64,
-    },
-    /// The file or the connection failed.
-    #[error("the store could not be {doing}")]
-    Io {
-        /// What was being done: "read", "written", "opened".
-        doing: &'static str,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// What lies there is not what was written.
-    #[error("{what} in the store is damaged")]
-    Damaged {
-        /// What is.
-        what: &'static str,
-    },
-    /// Another process has it open.
-    #[error("the store is in use by another process")]
-    InUse,
-}
-
-impl StoreError {
-    /// The file or the connection failed while it was being `doing`: "read", "written", "opened".
-    pub(crate) fn io(
-        doing: &'static str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self::Io { doing, source: source.into() }
-    }
-
-    /// Whether the same call may succeed soon.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Timeout { .. } | Self::Io { .. } => true,
-            Self::Damaged { .. } | Self::InUse => false,
-        }
-    }
+    /// Reads a rate counter: what is free of `rate`, and when.
+    fn rate_usage(
+        &self,
+        key: &CounterKey,
+        rate: Rate,
+    ) -> impl Future<Output = Result<RateAnswer, StoreError>> + Send;
 }
 
 /// The stores there are.
@@ -391,6 +351,14 @@ impl CounterStore for AnyStore {
             Self::Embedded(store) => store.quota_usage(key, window).await,
             #[cfg(feature = "redis")]
             Self::Redis(store) => store.quota_usage(key, window).await,
+        }
+    }
+
+    async fn rate_usage(&self, key: &CounterKey, rate: Rate) -> Result<RateAnswer, StoreError> {
+        match self {
+            Self::Embedded(store) => store.rate_usage(key, rate).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.rate_usage(key, rate).await,
         }
     }
 }

@@ -252,8 +252,7 @@ pub(crate) fn facts(object: &Stored) -> [(&'static str, Value); 3] {
 
 /// Writes what gateways enforce of a credential, as it, its app and the app's owner are now.
 pub(crate) async fn write_token(txn: &mut Txn<'_>, credential: &Stored) -> Result<(), StoreError> {
-    let facts = credential.links.token.as_ref();
-    let Some(hash) = facts.and_then(|token| unhex(&token.hash)) else { return Ok(()) };
+    let Some(hash) = token_of(credential) else { return Ok(()) };
     let key = token_key(&hash);
     let app = credential.links.parent;
     let user = match app {
@@ -290,6 +289,11 @@ pub(crate) async fn write_token(txn: &mut Txn<'_>, credential: &Stored) -> Resul
     txn.put(key, Some(value)).await
 }
 
+/// The token of a credential.
+pub(crate) fn token_of(credential: &Stored) -> Option<TokenHash> {
+    credential.links.token.as_ref().and_then(|token| unhex(&token.hash))
+}
+
 /// Writes the tokens of an app anew, after what they carry of the app changed.
 pub(crate) async fn rewrite_tokens(txn: &mut Txn<'_>, app: u64) -> Result<(), StoreError> {
     for id in txn.members((Kind::App, app), Kind::Credential, usize::MAX).await? {
@@ -302,8 +306,7 @@ pub(crate) async fn rewrite_tokens(txn: &mut Txn<'_>, app: u64) -> Result<(), St
 
 /// Deletes a credential with its token and its access request.
 pub(crate) async fn remove(txn: &mut Txn<'_>, credential: &Stored) -> Result<(), StoreError> {
-    let facts = credential.links.token.as_ref();
-    if let Some(hash) = facts.and_then(|token| unhex(&token.hash)) {
+    if let Some(hash) = token_of(credential) {
         txn.put(token_key(&hash), None).await?;
     }
     if let Some(id) = credential.links.request

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::counter::{CounterKey, Subject};
 use crate::domain::credential::Credential;
-use crate::domain::id::ApiId;
+use crate::domain::id::{ApiId, PolicyId};
 use crate::domain::limit::{Calendar, CalendarUnit, Period, Quota, Rate};
 use crate::domain::merge::{ApiGrant, CounterScope, Merged};
 use crate::domain::pattern::{AllowList, Methods, Pattern, TykMatching};
@@ -15,8 +15,11 @@ use crate::domain::policy::{
 };
 use crate::domain::token::TokenHash;
 
+mod scope;
 #[cfg(test)]
 mod tests;
+
+pub use scope::LimitScope;
 
 /// What holds where a plan says nothing.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +76,8 @@ pub struct Endpoint {
 pub struct LimitSpec {
     /// The counter.
     pub key: CounterKey,
+    /// Over what it is counted.
+    pub scope: LimitScope,
     /// The limit.
     pub limit: Limit,
 }
@@ -84,6 +89,15 @@ pub enum Limit {
     Rate(Rate),
     /// A long fixed period.
     Quota(Quota),
+}
+
+impl LimitSpec {
+    /// Which of a credential's resets its windows count: one that others share is not reset with
+    /// one of them.
+    #[must_use]
+    pub fn resets(&self, of_credential: u64) -> u64 {
+        if self.scope.is_shared() { 0 } else { of_credential }
+    }
 }
 
 impl Grant {
@@ -176,7 +190,7 @@ impl Compiler<'_> {
             Setting::Unset | Setting::Unlimited => None,
         };
         let rate = match grant.effective.rate {
-            Setting::Limited(rate) => Some(self.rate(scope_name(&grant.rate_counter), rate)),
+            Setting::Limited(rate) => Some(self.rate(own_scope(&grant.rate_counter), rate)),
             Setting::Unset | Setting::Unlimited => None,
         };
         let endpoints = grant.endpoints.iter().filter_map(|endpoint| {
@@ -184,8 +198,9 @@ impl Compiler<'_> {
             let methods = self.methods([endpoint.method.as_ref()])?;
             let rate = match endpoint.rate {
                 Setting::Limited(rate) => {
-                    let scope = format!("e/{api}/{}/{}", endpoint.method, endpoint.path);
-                    Some(self.rate(scope, rate))
+                    let (method, path) = (&*endpoint.method, &*endpoint.path);
+                    let (method, path) = (method.into(), path.into());
+                    Some(self.rate(LimitScope::Endpoint { api: api.clone(), method, path }, rate))
                 }
                 Setting::Unlimited => None,
                 Setting::Unset => rate.clone(),
@@ -216,44 +231,48 @@ impl Compiler<'_> {
         }
     }
 
-    fn rate(&self, scope: impl AsRef<str>, rate: Rate) -> LimitSpec {
+    fn rate(&self, scope: LimitScope, rate: Rate) -> LimitSpec {
         // A rate is a promise per token: a rotated token has a log of its own.
-        let definition =
-            format!("r/{}/{:016x}/{}", rate.per_ms, self.token.prefix(), scope.as_ref());
+        let definition = format!("r/{}/{:016x}/{scope}", rate.per_ms, self.token.prefix());
         let subject = Subject::Credential(self.credential.id);
-        LimitSpec {
-            key: CounterKey { subject, definition: definition.into() },
-            limit: Limit::Rate(rate),
-        }
+        let key = CounterKey { subject, definition: definition.into() };
+        LimitSpec { key, scope, limit: Limit::Rate(rate) }
     }
 
     fn quota(&self, api: &ApiId, grant: &ApiGrant, quota: Quota) -> LimitSpec {
         let own = Subject::Credential(self.credential.id);
         let owner = &self.credential.owner;
-        let scope = self.merged.extras.quota_scope.unwrap_or(self.defaults.quota_scope);
-        let (subject, name) = match (&grant.quota_counter, scope) {
+        let wanted = self.merged.extras.quota_scope.unwrap_or(self.defaults.quota_scope);
+        // A credential without an owner shares with nobody, and a limit of its own is
+        // no other's.
+        let shared = |subject: Option<Subject>, scope: fn(PolicyId) -> LimitScope| {
+            let shared = subject.zip(grant.by.quota.clone().map(scope));
+            shared.unwrap_or((own, LimitScope::Credential))
+        };
+        let (subject, scope) = match (&grant.quota_counter, wanted) {
             // The merge gave this API a counter of its own: a wider scope has no say in it.
             (scoped @ (CounterScope::Policy(_) | CounterScope::Api(_)), _) => {
-                (own, scope_name(scoped))
+                (own, own_scope(scoped))
             }
-            (CounterScope::Credential, QuotaScope::Credential) => (own, String::new()),
+            (CounterScope::Credential, QuotaScope::Credential) => (own, LimitScope::Credential),
             (CounterScope::Credential, QuotaScope::Product) => {
-                (own, grant.product().map_or(String::new(), |id| format!("p/{id}")))
+                let product = grant.product().cloned();
+                (own, product.map_or(LimitScope::Credential, LimitScope::Policy))
             }
-            (CounterScope::Credential, QuotaScope::Api) => (own, format!("a/{api}")),
-            // A credential without an owner shares with nobody.
+            (CounterScope::Credential, QuotaScope::Api) => (own, LimitScope::Api(api.clone())),
             (CounterScope::Credential, QuotaScope::App) => {
-                (owner.app.map_or(own, Subject::App), String::new())
+                shared(owner.app.map(Subject::App), LimitScope::App)
             }
             (CounterScope::Credential, QuotaScope::Developer) => {
-                (owner.user.map_or(own, Subject::Developer), String::new())
+                shared(owner.user.map(Subject::Developer), LimitScope::Developer)
             }
             (CounterScope::Credential, QuotaScope::Organisation) => {
-                (owner.consumer_org.map_or(own, Subject::Organisation), String::new())
+                let organisation = owner.consumer_org.map(Subject::Organisation);
+                shared(organisation, LimitScope::Organisation)
             }
         };
-        let definition = format!("q/{}/{name}", period_name(&quota.period)).into();
-        LimitSpec { key: CounterKey { subject, definition }, limit: Limit::Quota(quota) }
+        let definition = format!("q/{}/{scope}", period_name(&quota.period)).into();
+        LimitSpec { key: CounterKey { subject, definition }, scope, limit: Limit::Quota(quota) }
     }
 
     fn allow_lists(&mut self, access: &UrlAccess) -> (AllowList, AllowList) {
@@ -296,11 +315,11 @@ impl Compiler<'_> {
     }
 }
 
-fn scope_name(scope: &CounterScope) -> String {
-    match scope {
-        CounterScope::Credential => String::new(),
-        CounterScope::Policy(id) => format!("p/{id}"),
-        CounterScope::Api(id) => format!("a/{id}"),
+fn own_scope(counter: &CounterScope) -> LimitScope {
+    match counter {
+        CounterScope::Credential => LimitScope::Credential,
+        CounterScope::Policy(id) => LimitScope::Policy(id.clone()),
+        CounterScope::Api(id) => LimitScope::Api(id.clone()),
     }
 }
 

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 
 use crate::domain::counter::ProcessId;
 
+mod spread;
 #[cfg(test)]
 mod tests;
+
+pub use spread::Spread;
 
 /// A grant never leaves more than this share of a limit unspent in one process, so that a crash
 /// wastes no more: one part in twenty.
@@ -225,6 +228,12 @@ impl Hand {
     #[must_use]
     pub fn units(&self) -> u64 {
         self.cell.unspent()
+    }
+
+    /// The totals as this process knows them.
+    #[must_use]
+    pub fn totals(&self) -> Cell {
+        self.cell
     }
 
     /// Spends units, if as many are in hand.

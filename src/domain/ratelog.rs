@@ -65,7 +65,7 @@ pub struct Close {
 pub struct RateCall {
     /// Who asks.
     pub process: ProcessId,
-    /// This call's number, above all earlier ones of the process.
+    /// This call's number, above all earlier ones of the process; 0 only reads.
     pub q: u64,
     /// The rate as the caller knows it.
     pub rate: Rate,
@@ -79,6 +79,23 @@ pub struct RateCall {
     pub least: u64,
     /// How long the opened lease may be spent from, from the moment the call is sent.
     pub validity_ms: u64,
+}
+
+impl RateCall {
+    /// A call that changes nothing: its answer says what is free.
+    #[must_use]
+    pub fn look(rate: Rate) -> Self {
+        Self {
+            process: ProcessId(0),
+            q: 0,
+            rate,
+            closes: Vec::new(),
+            want: 0,
+            need: 0,
+            least: 0,
+            validity_ms: 0,
+        }
+    }
 }
 
 /// What the store says to a call.
@@ -175,7 +192,7 @@ impl RateLog {
     ) -> RateAnswer {
         self.expire(call.rate, now_ms);
         let newest = self.last_call.get(&call.process).copied();
-        let repeated = newest.is_some_and(|newest| call.q <= newest);
+        let repeated = call.q == 0 || newest.is_some_and(|newest| call.q <= newest);
         if !repeated {
             self.last_call.insert(call.process, call.q);
             for close in &call.closes {

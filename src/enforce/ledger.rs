@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::store::{AnyStore, StoreError};
 
 mod ask;
+mod look;
 mod sweep;
 
 /// How often a request asks the store before it gives up, as a bound on its work: each round ends

@@ -117,7 +117,7 @@ fn charges(specs: &[LimitSpec], resets: u64, generation: u64, ledger: &Ledger) -
                 limit: ChargeLimit::Quota {
                     limit: quota.limit.get(),
                     period: quota.period.clone(),
-                    resets,
+                    resets: spec.resets(resets),
                     // Never 0: calls that only return units say 0, and do not set the limit.
                     generation: generation.saturating_add(1),
                 },

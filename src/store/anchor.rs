@@ -10,21 +10,32 @@ impl AnyStore {
     /// # Errors
     /// When the store does not answer, or the record is not one of these.
     pub async fn anchor(&self, subject: &Subject, now: UnixMs) -> Result<UnixMs, StoreError> {
-        let key = RecordKey::bytes(Kind::Anchor, subject.to_string());
         // A second round when another gateway was first.
         for _ in 0..2 {
-            if let Some(record) = self.get(&key).await? {
-                let bytes = <[u8; 8]>::try_from(record.value.as_ref());
-                let bytes =
-                    bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;
-                return Ok(UnixMs(u64::from_be_bytes(bytes)));
+            if let Some(first) = self.first_use(subject).await? {
+                return Ok(first);
             }
             let value = Some(now.0.to_be_bytes().into());
-            let write = Write { key: key.clone(), expect: Expect::Absent, value };
+            let write = Write { key: record(subject), expect: Expect::Absent, value };
             if let Committed::At(_) = self.commit(vec![write]).await? {
                 return Ok(now);
             }
         }
         Err(StoreError::Damaged { what: "an anchor" })
     }
+
+    /// The instant of a subject's first use; `None`: it was never used.
+    ///
+    /// # Errors
+    /// When the store does not answer, or the record is not one of these.
+    pub async fn first_use(&self, subject: &Subject) -> Result<Option<UnixMs>, StoreError> {
+        let Some(record) = self.get(&record(subject)).await? else { return Ok(None) };
+        let bytes = <[u8; 8]>::try_from(record.value.as_ref());
+        let bytes = bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;
+        Ok(Some(UnixMs(u64::from_be_bytes(bytes))))
+    }
+}
+
+fn record(subject: &Subject) -> RecordKey {
+    RecordKey::bytes(Kind::Anchor, subject.to_string())
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, Window};
+use crate::domain::limit::Rate;
 use crate::domain::ratelog::RateAnswer;
 use crate::store::{
     Committed, CounterStore, Generation, Kind, Page, QuotaReserve, QuotaReserved, QuotaUsage,
@@ -224,5 +225,9 @@ impl CounterStore for EmbeddedStore {
         window: &Window,
     ) -> Result<QuotaUsage, StoreError> {
         Ok(self.shared.counters.usage(key, window))
+    }
+
+    async fn rate_usage(&self, key: &CounterKey, rate: Rate) -> Result<RateAnswer, StoreError> {
+        Ok(self.shared.counters.rate_usage(key, rate))
     }
 }

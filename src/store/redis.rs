@@ -14,7 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, Window};
-use crate::domain::ratelog::RateAnswer;
+use crate::domain::limit::Rate;
+use crate::domain::ratelog::{RateAnswer, RateCall};
 use crate::domain::time::UnixMs;
 use crate::store::feed::Changes;
 use crate::store::{
@@ -179,5 +180,10 @@ impl CounterStore for RedisStore {
         window: &Window,
     ) -> Result<QuotaUsage, StoreError> {
         self.counters.usage(&self.keys, key, window).await
+    }
+
+    async fn rate_usage(&self, key: &CounterKey, rate: Rate) -> Result<RateAnswer, StoreError> {
+        let reserve = RateReserve { key: key.clone(), call: RateCall::look(rate) };
+        self.rate(&reserve).await
     }
 }

@@ -1,6 +1,7 @@
 //! An admin listener over an embedded store in a temporary folder, spoken to without a socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,9 +13,16 @@ use turnpike::admin::{AdminSecret, AdminState, router, seed};
 use turnpike::catalog::Catalog;
 use turnpike::clock::ManualClock;
 use turnpike::domain::api::{Api, Auth, Preflight, Target, Timeouts, TokenSources, Versions};
+use turnpike::domain::counter::ProcessId;
+use turnpike::domain::grant::Defaults;
+use turnpike::domain::merge::Mode;
 use turnpike::domain::path::EncodedSlash;
+use turnpike::domain::pattern::TykMatching;
+use turnpike::domain::policy::{FailureMode, QuotaScope};
 use turnpike::domain::time::UnixMs;
 use turnpike::domain::token::{Pepper, TokenHash};
+use turnpike::enforce::{Enforcer, Settings};
+use turnpike::metrics::Metrics;
 use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use turnpike::store::{AnyStore, Kind, RecordKey, RecordStore};
 use turnpike::wire::record::KeyRecord;
@@ -62,7 +70,24 @@ impl Admin {
         let catalog = Arc::new(catalog);
         seed(&catalog, &*clock).await.unwrap();
         let secret = AdminSecret::parse(SECRET).unwrap();
-        let state = AdminState::new(Arc::clone(&catalog), clock.clone(), secret);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let settings = Settings {
+            mode: Mode::Ours,
+            defaults: Defaults {
+                quota_scope: QuotaScope::Credential,
+                on_store_unavailable: FailureMode::Closed,
+                tyk_matching: TykMatching::default(),
+            },
+            credentials_max: 100,
+            unknown_max: 100,
+            failures_per_minute_max: 100,
+            store_timeout: Duration::from_secs(5),
+        };
+        let process = ProcessId(1);
+        let enforcer =
+            Enforcer::new(Arc::clone(&catalog), clock.clone(), metrics, process, settings);
+        let state =
+            AdminState::new(Arc::clone(&catalog), clock.clone(), secret, Arc::new(enforcer));
         Self { catalog, clock, router: router(state), folder }
     }
 

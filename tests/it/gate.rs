@@ -108,14 +108,21 @@ impl Gate {
             settings,
         );
         let secret = AdminSecret::parse(SECRET).unwrap();
-        let admin = admin::router(AdminState::new(Arc::clone(&catalog), dyn_clock, secret));
-        Self { clock, catalog, enforcer: Arc::new(enforcer), metrics, admin, folder }
+        let enforcer = Arc::new(enforcer);
+        let state = AdminState::new(Arc::clone(&catalog), dyn_clock, secret, Arc::clone(&enforcer));
+        let admin = admin::router(state);
+        Self { clock, catalog, enforcer, metrics, admin, folder }
     }
 
     pub async fn call(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        self.request(method, &format!("/portal-api{path}"), body).await
+    }
+
+    /// A call of the admin listener, by its whole path.
+    pub async fn request(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
         let request = Request::builder()
             .method(method)
-            .uri(format!("/portal-api{path}"))
+            .uri(path)
             .header("authorization", SECRET)
             .body(Body::from(body.to_string()))
             .unwrap();

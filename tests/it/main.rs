@@ -25,6 +25,9 @@ mod enforce;
 /// Edits while units are in hand and while requests are decided.
 mod enforce_edits;
 
+/// What was used of limits, and resets.
+mod usage;
+
 /// Sample configurations.
 mod config_files;
 

@@ -280,7 +280,7 @@ async fn a_repeated_call_changes_nothing(store: Arc<AnyStore>) {
 async fn reading_changes_nothing(store: Arc<AnyStore>) {
     let (key, window) = (key(3, "q//day"), window(&*store).await);
     for _ in 0..2 {
-        assert_eq!(store.quota_usage(&key, &window).await.unwrap(), QuotaUsage::default());
+        assert_eq!(store.quota_usage(&key, &window).await.unwrap().counter, None);
     }
     let cell =
         ask(&*store, &key, window, call(7, Hand::default().next_call(1), 10, 6)).await.0.cell;
@@ -288,8 +288,24 @@ async fn reading_changes_nothing(store: Arc<AnyStore>) {
     ask(&*store, &key, window, call(7, report, 10, 0)).await;
     for _ in 0..2 {
         let usage = store.quota_usage(&key, &window).await.unwrap();
-        assert_eq!(usage, QuotaUsage { used: 4, held: 1, remaining: Some(5) });
+        assert!(window.contains(usage.now));
+        assert_eq!(spread(usage, 10), Some((4, 1, 5)));
     }
+    let taken = RateReserve { key: key.clone(), call: lease(7, 1, 10, 6) };
+    store.rate(&taken).await.unwrap();
+    for _ in 0..2 {
+        let answer = store.rate_usage(&key, taken.call.rate).await.unwrap();
+        assert_eq!((answer.granted, answer.free), (0, 4));
+        assert!((1..=60_160).contains(&answer.reset_ms), "{answer:?}");
+    }
+    let other = store.rate_usage(&self::key(30, "r/t/60000"), taken.call.rate).await.unwrap();
+    assert_eq!((other.free, other.reset_ms), (10, 0));
+}
+
+/// Units used, held and left, of a counter that was used.
+pub(crate) fn spread(usage: QuotaUsage, limit: u64) -> Option<(u64, u64, u64)> {
+    let spread = usage.counter?.spread(limit, None, |_| true);
+    Some((spread.used, spread.held, spread.remaining - spread.held))
 }
 
 /// Counters 1.
@@ -334,7 +350,7 @@ async fn another_window_is_told_the_time(store: Arc<AnyStore>) {
         let answer = store.quota(&reserve).await.unwrap();
         let QuotaReserved::OtherWindow { now } = answer else { panic!("{answer:?}") };
         assert!(current.contains(now));
-        assert_eq!(store.quota_usage(&key, &window).await.unwrap(), QuotaUsage::default());
+        assert_eq!(store.quota_usage(&key, &window).await.unwrap().counter, None);
     }
 }
 
@@ -363,7 +379,7 @@ async fn what_was_never_granted_is_gone(store: Arc<AnyStore>) {
         matches!(answer, QuotaReserved::Answer { answer: QuotaAnswer::Gone, .. }),
         "{answer:?}"
     );
-    assert_eq!(store.quota_usage(&key, &window).await.unwrap(), QuotaUsage::default());
+    assert_eq!(store.quota_usage(&key, &window).await.unwrap().counter, None);
 }
 
 pub(crate) fn lease(process: u64, q: u64, requests: u64, need: u64) -> RateCall {

@@ -61,9 +61,9 @@ fn a_quota_scope_names_the_counter() {
     check(None, all, "c7/q/e60000/", "c7/q/e60000/");
     check(Some(QuotaScope::Product), all, "c7/q/e60000/p/product-1", "c7/q/e60000/p/product-2");
     check(Some(QuotaScope::Api), all, "c7/q/e60000/a/a", "c7/q/e60000/a/b");
-    check(Some(QuotaScope::App), all, "a3/q/e60000/", "a3/q/e60000/");
-    check(Some(QuotaScope::Developer), all, "u4/q/e60000/", "u4/q/e60000/");
-    check(Some(QuotaScope::Organisation), all, "o5/q/e60000/", "o5/q/e60000/");
+    check(Some(QuotaScope::App), all, "a3/q/e60000/p/plan-1", "a3/q/e60000/p/plan-1");
+    check(Some(QuotaScope::Developer), all, "u4/q/e60000/p/plan-1", "u4/q/e60000/p/plan-1");
+    check(Some(QuotaScope::Organisation), all, "o5/q/e60000/p/plan-1", "o5/q/e60000/p/plan-1");
     // A credential without an owner shares with nobody.
     check(Some(QuotaScope::App), Owner::default(), "c7/q/e60000/", "c7/q/e60000/");
 }

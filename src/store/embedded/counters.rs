@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, ProcessId, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCounter};
 use crate::domain::limit::Rate;
-use crate::domain::ratelog::{RateAnswer, RateLog};
+use crate::domain::ratelog::{RateAnswer, RateCall, RateLog};
 use crate::domain::time::{BootNs, UnixMs};
 use crate::store::embedded::codec;
 use crate::store::embedded::journal::Journal;
@@ -165,12 +165,14 @@ impl Counters {
     /// What a quota counter says. A counter that was never used, or is forgotten, says nothing.
     pub(super) fn usage(&self, key: &CounterKey, window: &Window) -> QuotaUsage {
         let shard = self.shard(key).lock();
-        let Some(slot) = shard.quotas.get(&(key.clone(), *window)) else {
-            return QuotaUsage::default();
-        };
-        let held = slot.counter.cells.values().map(Cell::unspent).fold(0, u64::saturating_add);
-        let remaining = Some(slot.counter.remaining());
-        QuotaUsage { used: slot.counter.spent(), held, remaining }
+        let slot = shard.quotas.get(&(key.clone(), *window));
+        QuotaUsage { now: self.wall(), counter: slot.map(|slot| slot.counter.clone()) }
+    }
+
+    /// What is free of a rate.
+    pub(super) fn rate_usage(&self, key: &CounterKey, rate: Rate) -> RateAnswer {
+        let log = self.shard(key).lock().rates.get(key).map(|slot| slot.log.clone());
+        log.unwrap_or_default().reserve(&RateCall::look(rate), self.steady_ms())
     }
 
     /// Forgets, in one of the [`SHARDS`] maps, windows that are long over and rates of which

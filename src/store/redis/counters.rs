@@ -1,11 +1,12 @@
 //! Counters as scripts: what goes in, what comes out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::Cmd;
 
-use crate::domain::counter::{CounterKey, Window};
-use crate::domain::lease::{Cell, QuotaAnswer, QuotaState};
+use crate::domain::counter::{CounterKey, ProcessId, Window};
+use crate::domain::lease::{Cell, QuotaAnswer, QuotaCounter, QuotaState};
 use crate::domain::ratelog::RateAnswer;
 use crate::domain::time::UnixMs;
 use crate::store::redis::fault::RedisFault;
@@ -133,11 +134,23 @@ impl Counters {
     ) -> Result<QuotaUsage, StoreError> {
         let name = keys.quota(key, window);
         let mut answer = self.link.script(&self.usage, &[name], self.deadline, |_| {}).await?;
+        let now = UnixMs(answer.number()?);
         if answer.is_empty() {
-            return Ok(QuotaUsage::default());
+            return Ok(QuotaUsage { now, counter: None });
         }
-        let (used, held) = (answer.number()?, answer.number()?);
-        Ok(QuotaUsage { used, held, remaining: Some(answer.number()?) })
+        let mut counter = QuotaCounter {
+            version: answer.number()?,
+            limit: answer.number()?,
+            generation: answer.number()?,
+            folded: answer.number()?,
+            cells: BTreeMap::new(),
+        };
+        while !answer.is_empty() {
+            let process = answer.bytes()?.and_then(|bytes| bytes.try_into().ok());
+            let process = process.ok_or_else(|| RedisFault::Mismatch.met("read"))?;
+            counter.cells.insert(ProcessId(u64::from_be_bytes(process)), cell(&mut answer)?);
+        }
+        Ok(QuotaUsage { now, counter: Some(counter) })
     }
 }
 
@@ -147,19 +160,22 @@ const GONE: u64 = 1;
 const OTHER_WINDOW: u64 = 2;
 
 fn state(answer: &mut Answer) -> Result<QuotaState, StoreError> {
-    let cell = Cell {
+    Ok(QuotaState {
+        cell: cell(answer)?,
+        remaining: answer.number()?,
+        held_by_others: answer.number()?,
+        limit: answer.number()?,
+    })
+}
+
+fn cell(answer: &mut Answer) -> Result<Cell, StoreError> {
+    Ok(Cell {
         first_call: answer.number()?,
         last_call: answer.number()?,
         granted: answer.number()?,
         returned: answer.number()?,
         spent: answer.number()?,
         local: answer.number()?,
-    };
-    Ok(QuotaState {
-        cell,
-        remaining: answer.number()?,
-        held_by_others: answer.number()?,
-        limit: answer.number()?,
     })
 }
 

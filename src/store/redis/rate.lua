@@ -6,7 +6,7 @@
 -- ARGV[1]  the call's number on its connection, echoed
 -- ARGV[2]  empty: this server's TIME counts. Tests say another time here.
 -- ARGV[3]  process, eight bytes
--- ARGV[4]  q, the call's number among all calls of the process
+-- ARGV[4]  q, the call's number among all calls of the process; 0 only reads
 -- ARGV[5,6]  the rate: requests, and the window they are counted in, in ms
 -- ARGV[7-9]  want, need, least
 -- ARGV[10] validity of the opened lease, in ms
@@ -94,7 +94,7 @@ local function close(lease_q, spent, age)
   end
 end
 
-local repeated = newest and q <= newest[2]
+local repeated = q == 0 or newest and q <= newest[2]
 if not repeated then
   if newest then
     newest[2], newest[3] = q, now

@@ -3,23 +3,26 @@
 -- KEYS[1]  the counter, as in quota.lua
 -- ARGV[1]  the call's number on its connection, echoed
 --
--- Answers {echo, spent, held, remaining}, or {echo} if the counter was never used.
-local max = math.max
-local stored = redis.call('HGETALL', KEYS[1])
-if #stored == 0 then
-  return {ARGV[1]}
+-- Answers {echo, now, version, limit, generation, folded}, and for each process {its eight bytes,
+-- q0, q, g, r, s, d} behind it; or {echo, now} if the counter was never used.
+local time = redis.call('TIME')
+local answer = {ARGV[1], time[1] * 1000 + math.floor(time[2] / 1000)}
+local head = redis.call('HGET', KEYS[1], 'h')
+if not head then
+  return answer
 end
-local limit, spent, held, taken = 0, 0, 0, 0
-for i = 1, #stored, 2 do
-  if stored[i] == 'h' then
-    local _, newest, _, folded = cmsgpack.unpack(stored[i + 1])
-    limit, spent, taken = newest, spent + folded, taken + folded
-  else
-    local _, _, g, r, s, d = cmsgpack.unpack(stored[i + 1])
-    local kept = max(0, g - r)
-    taken = taken + kept + d
-    spent = spent + s + d
-    held = held + max(0, kept - s)
+local function add(packed, count)
+  local values = {cmsgpack.unpack(packed)}
+  for i = 1, count do
+    answer[#answer + 1] = values[i]
   end
 end
-return {ARGV[1], spent, held, max(0, limit - taken)}
+add(head, 4)
+local stored = redis.call('HGETALL', KEYS[1])
+for i = 1, #stored, 2 do
+  if #stored[i] == 8 then
+    answer[#answer + 1] = stored[i]
+    add(stored[i + 1], 6)
+  end
+end
+return answer

@@ -73,8 +73,9 @@ proptest! {
                 }
             }
             let usage = store.quota_usage(&key, &window).await.unwrap();
-            prop_assert_eq!(usage.remaining.unwrap_or(0), model.remaining());
-            prop_assert_eq!(usage.used, model.spent());
+            let counter = usage.counter.unwrap_or_default();
+            prop_assert_eq!(counter.remaining(), model.remaining());
+            prop_assert_eq!(counter.spent(), model.spent());
             Ok(())
         })?;
     }

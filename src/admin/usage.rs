@@ -1,0 +1,146 @@
+//! What was used of a credential's limits, and giving its quotas back.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::AdminState;
+use super::answer::{Answer, Refusal};
+use super::call::Call;
+use super::credentials::token_of;
+use super::crud::Operation;
+use super::txn::Txn;
+use crate::domain::grant::LimitScope;
+use crate::domain::time::UnixMs;
+use crate::domain::token::TokenHash;
+use crate::enforce::{LimitUsage, LimitUsed, Usage};
+use crate::store::{Kind, RecordKey, StoreError};
+use crate::wire::portal::fields::Ref;
+use crate::wire::portal::stored::Stored;
+use crate::wire::portal::{moment, plan};
+use crate::wire::record::KeyRecord;
+
+/// Shows what a credential has used. Nothing is charged.
+pub(crate) struct ShowUsage;
+/// Begins new windows for the quotas that are a credential's own.
+pub(crate) struct ResetQuota;
+
+impl Operation for ShowUsage {
+    async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+        let (credential, token) = find(txn, call).await?;
+        let usage = usage(state, &token).await?;
+        let plan = match credential.number("PlanID") {
+            Some(id) => txn.object(Kind::Plan, id).await?,
+            None => None,
+        };
+        let body = json!({
+            "credential": credential.id,
+            "app": credential.links.parent,
+            "status": usage.refused.map_or("active", |denial| denial.answer().code),
+            "expires": usage.expires.map(moment::exact),
+            "plan": plan.map(|plan| plan_text(&plan)),
+            "limits": usage.limits.iter().map(limit).collect::<Vec<_>>(),
+        });
+        Ok(Answer { status: StatusCode::OK, body, object: named(&credential) })
+    }
+}
+
+impl Operation for ResetQuota {
+    async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+        let (credential, token) = find(txn, call).await?;
+        let usage = usage(state, &token).await?;
+        let key = RecordKey::bytes(Kind::Token, token.0);
+        let damaged = |_shape| StoreError::Damaged { what: "a token record" };
+        let value = txn.get(&key).await?.ok_or_else(without_token)?;
+        let mut record: KeyRecord = serde_json::from_slice(&value).map_err(damaged)?;
+        record.resets = record.resets.saturating_add(1);
+        txn.put(key, Some(serde_json::to_vec(&record).map_err(damaged)?)).await?;
+        let shared = usage.limits.iter().map(|limit| &limit.scope);
+        let shared: Vec<_> =
+            shared.filter(|scope| scope.is_shared()).map(LimitScope::noun).collect();
+        let body = json!({ "status": "ok", "resets": record.resets, "not_reset": shared });
+        Ok(Answer { status: StatusCode::OK, body, object: named(&credential) })
+    }
+}
+
+/// The credential that the path names, and its token.
+async fn find(txn: &mut Txn<'_>, call: &Call) -> Result<(Stored, TokenHash), Refusal> {
+    let missing = || Refusal::Missing {
+        status: StatusCode::NOT_FOUND,
+        text: "credential not found".to_owned(),
+    };
+    let named = call.params.first().and_then(|text| Ref::parse(text)).ok_or_else(missing)?;
+    let id = txn.resolve(Kind::Credential, &named).await?.ok_or_else(missing)?;
+    let credential = txn.object(Kind::Credential, id).await?.ok_or_else(missing)?;
+    let token = token_of(&credential).ok_or_else(without_token)?;
+    Ok((credential, token))
+}
+
+async fn usage(state: &AdminState, token: &TokenHash) -> Result<Usage, Refusal> {
+    state.enforcer.usage(token).await?.ok_or_else(without_token)
+}
+
+fn without_token() -> Refusal {
+    let text = "the credential has no token that gateways know".to_owned();
+    Refusal::Missing { status: StatusCode::NOT_FOUND, text }
+}
+
+fn named(credential: &Stored) -> String {
+    format!("credential {}", credential.id)
+}
+
+/// A plan as the portal's pages show it.
+fn plan_text(plan: &Stored) -> Value {
+    let mut members = plan.members.clone();
+    plan::show_as_text(&mut members);
+    json!({
+        "id": plan.id,
+        "name": plan.text("Name"),
+        "rate_limit": members.get("RateLimit"),
+        "quota": members.get("Quota"),
+    })
+}
+
+fn limit(usage: &LimitUsage) -> Value {
+    let apis: Vec<_> = usage.apis.iter().map(|api| api.as_str()).collect();
+    let mut shown = match &usage.used {
+        LimitUsed::Rate { rate, held, remaining, reset_ms } => json!({
+            "kind": "rate",
+            "limit": rate.requests,
+            "per_ms": rate.per_ms,
+            "used": rate.requests.get().saturating_sub(*remaining),
+            "held": held,
+            "remaining": remaining,
+            "reset_in_ms": reset_ms,
+        }),
+        LimitUsed::Quota { limit, spread, window, now } => json!({
+            "kind": "quota",
+            "limit": limit,
+            "used": spread.used,
+            "reported": spread.reported,
+            "held": spread.held,
+            "lost": spread.lost,
+            "remaining": spread.remaining,
+            "window_start": window.map(|w| w.start).filter(|at| *at != UnixMs(0)).map(moment::exact),
+            "window_end": window.and_then(|w| w.end).map(moment::exact),
+            "reset_in_ms": window.and_then(|w| w.end).map(|end| end.since_ms(*now)),
+        }),
+    };
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("scope".to_owned(), usage.scope.noun().into());
+        members.insert("apis".to_owned(), apis.into());
+        let of = match &usage.scope {
+            LimitScope::Policy(id)
+            | LimitScope::App(id)
+            | LimitScope::Developer(id)
+            | LimitScope::Organisation(id) => Some(("policy", id.to_string())),
+            LimitScope::Endpoint { method, path, .. } => {
+                Some(("endpoint", format!("{method} {path}")))
+            }
+            LimitScope::Credential | LimitScope::Api(_) => None,
+        };
+        if let Some((name, value)) = of {
+            members.insert(name.to_owned(), value.into());
+        }
+    }
+    shown
+}

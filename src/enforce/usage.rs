@@ -1,0 +1,174 @@
+//! What was used of a credential's limits, and why it may be refused. Asking charges nothing.
+
+use crate::catalog::Looked;
+use crate::domain::counter::Window;
+use crate::domain::denial::Denial;
+use crate::domain::grant::{Grant, Limit, LimitScope, LimitSpec};
+use crate::domain::id::{ApiId, CredentialId};
+use crate::domain::lease::Spread;
+use crate::domain::limit::{Period, Quota, Rate};
+use crate::domain::period::window_at;
+use crate::domain::time::UnixMs;
+use crate::domain::token::TokenHash;
+use crate::enforce::Enforcer;
+use crate::store::{AnyStore, CounterStore, StoreError};
+
+/// How often a window is looked for by the store's clock: only a clock that runs wild needs more.
+const WINDOWS_TRIED_MAX: usize = 3;
+
+/// What was used of a credential's limits.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// Whose.
+    pub credential: CredentialId,
+    /// Why every request of it is refused, whatever its limits say.
+    pub refused: Option<Denial>,
+    /// When it stops working; `None`: never.
+    pub expires: Option<UnixMs>,
+    /// Its limits, each once.
+    pub limits: Vec<LimitUsage>,
+}
+
+/// What was used of one limit.
+#[derive(Clone, Debug)]
+pub struct LimitUsage {
+    /// Over what it is counted.
+    pub scope: LimitScope,
+    /// The APIs whose requests are charged to it, sorted.
+    pub apis: Vec<ApiId>,
+    /// How much.
+    pub used: LimitUsed,
+}
+
+/// How much was used of one limit.
+#[derive(Clone, Debug)]
+pub enum LimitUsed {
+    /// Of a rate.
+    Rate {
+        /// The rate.
+        rate: Rate,
+        /// Units that this gateway holds for the next moment; none of them is used.
+        held: u64,
+        /// Units that can be used now.
+        remaining: u64,
+        /// Milliseconds until all can be.
+        reset_ms: u64,
+    },
+    /// Of a quota.
+    Quota {
+        /// Units per period.
+        limit: u64,
+        /// Where they are.
+        spread: Spread,
+        /// The period now; `None`: it begins with the first request.
+        window: Option<Window>,
+        /// The time by the clock that counts.
+        now: UnixMs,
+    },
+}
+
+impl Enforcer {
+    /// What was used of the limits of a token's credential; `None`: nobody has the token.
+    ///
+    /// What other gateways have spent since they last called the store is `held` here: they report
+    /// with their next call, at the latest some seconds after the last request.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn usage(&self, token: &TokenHash) -> Result<Option<Usage>, StoreError> {
+        let (credential, resets) = match self.catalog.look_up(token).await? {
+            Looked::Up { credential, resets, .. } => (credential, resets),
+            Looked::Unknown => return Ok(None),
+            Looked::Damaged(fault) => {
+                tracing::error!(?token, fault, "a credential's record cannot be read");
+                return Err(StoreError::Damaged { what: "a token record" });
+            }
+        };
+        let (id, expires) = (credential.id, credential.expires);
+        let usage = |refused, limits| Usage { credential: id, refused, expires, limits };
+        let Ok(merged) = self.catalog.snapshot().merged(&credential, self.settings.mode) else {
+            return Ok(Some(usage(Some(Denial::PoliciesUnusable), Vec::new())));
+        };
+        let grant = Grant::compile(&credential, token, &merged, self.settings.defaults);
+        let over = expires.is_some_and(|expires| expires <= self.clock.unix());
+        let refused =
+            if over { Some(Denial::Expired) } else { grant.inactive.then_some(Denial::Inactive) };
+        let mut limits = Vec::new();
+        for (spec, apis) in specs(&grant) {
+            let used = match &spec.limit {
+                Limit::Rate(rate) => self.rate_used(spec, *rate).await?,
+                Limit::Quota(quota) => self.quota_used(spec, quota, resets).await?,
+            };
+            limits.push(LimitUsage { scope: spec.scope.clone(), apis, used });
+        }
+        Ok(Some(usage(refused, limits)))
+    }
+
+    async fn rate_used(&self, spec: &LimitSpec, rate: Rate) -> Result<LimitUsed, StoreError> {
+        let answer = self.catalog.store().rate_usage(&spec.key, rate).await?;
+        let held = self.ledger.rate_units(&spec.key);
+        let remaining = answer.free.saturating_add(held).min(rate.requests.get());
+        Ok(LimitUsed::Rate { rate, held, remaining, reset_ms: answer.reset_ms })
+    }
+
+    async fn quota_used(
+        &self,
+        spec: &LimitSpec,
+        quota: &Quota,
+        resets: u64,
+    ) -> Result<LimitUsed, StoreError> {
+        let limit = quota.limit.get();
+        let store = self.catalog.store();
+        let mut now = self.clock.unix();
+        let unused = |now| {
+            let spread = Spread { remaining: limit, ..Spread::default() };
+            LimitUsed::Quota { limit, spread, window: None, now }
+        };
+        let anchor = match quota.period {
+            Period::Never | Period::Calendar(_) => UnixMs(0),
+            Period::Every { .. } => match store.first_use(&spec.key.subject).await? {
+                Some(first) => first,
+                None => return Ok(unused(now)),
+            },
+        };
+        for _ in 0..WINDOWS_TRIED_MAX {
+            let window = window_at(&quota.period, anchor, spec.resets(resets), now);
+            let usage = store.quota_usage(&spec.key, &window).await?;
+            if !window.contains(usage.now) {
+                now = usage.now;
+                continue;
+            }
+            let own = self.ledger.quota_cell(&spec.key, &window);
+            let counter = usage.counter.unwrap_or_default();
+            let spread = counter.spread(limit, own, |process| self.is_live(process));
+            return Ok(LimitUsed::Quota { limit, spread, window: Some(window), now: usage.now });
+        }
+        Err(StoreError::Damaged { what: "the clock" })
+    }
+
+    /// Whether a process may still spend what it holds. An embedded store has one at a time; of a
+    /// shared one nobody is known to be gone.
+    fn is_live(&self, process: crate::domain::counter::ProcessId) -> bool {
+        match **self.catalog.store() {
+            AnyStore::Embedded(_) => process == self.ledger.process(),
+            #[cfg(feature = "redis")]
+            AnyStore::Redis(_) => true,
+        }
+    }
+}
+
+/// Every limit of a grant once, with the APIs that are charged to it.
+fn specs(grant: &Grant) -> Vec<(&LimitSpec, Vec<ApiId>)> {
+    let mut specs: Vec<(&LimitSpec, Vec<ApiId>)> = Vec::new();
+    for (api, opened) in grant.apis() {
+        let endpoints = opened.endpoints.iter().flat_map(|endpoint| &endpoint.limits);
+        for spec in opened.limits.iter().chain(endpoints) {
+            match specs.iter_mut().find(|(known, _)| known.key == spec.key) {
+                Some((_, apis)) if apis.last() == Some(api) => {}
+                Some((_, apis)) => apis.push(api.clone()),
+                None => specs.push((spec, vec![api.clone()])),
+            }
+        }
+    }
+    specs
+}
