@@ -1,6 +1,7 @@
 //! Facts in, decision out. The hot path: one hash, one look-up, the rules, the charges; no await
 //! and no allocation while units are in hand.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +18,22 @@ use crate::domain::policy::{FailureMode, Metadata};
 use crate::domain::reading::{LimitKind, Readings};
 use crate::domain::token::{TOKEN_LEN_MAX, TOKEN_LEN_MIN};
 use crate::metrics::Metrics;
-use crate::store::StoreError;
+use crate::store::{AnyStore, StoreError};
 
 mod failures;
+mod in_flight;
 mod ledger;
+mod live;
 mod session;
 mod sessions;
 mod slot;
 mod usage;
 
 use failures::Failures;
+use in_flight::InFlight;
+pub use in_flight::Place;
 use ledger::{Charged, Ledger};
+use live::Live;
 use session::{Granted, Session};
 use sessions::{Found, Sessions};
 pub use usage::{LimitUsage, LimitUsed, Usage};
@@ -75,6 +81,7 @@ pub struct Permit {
     session: Arc<Session>,
     readings: Readings,
     shadowed: Option<Denial>,
+    place: Option<Place>,
 }
 
 /// A refusal, and what the client may know beside it.
@@ -109,6 +116,12 @@ impl Permit {
         self.shadowed
     }
 
+    /// Its place among the requests in flight, where those are limited: to be kept until the
+    /// answer has ended.
+    pub fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
+    }
+
     /// The credential's metadata, for headers.
     #[must_use]
     pub fn metadata(&self) -> Option<&Metadata> {
@@ -138,6 +151,8 @@ pub struct Enforcer {
     sessions: Arc<Sessions>,
     failures: Failures,
     ledger: Arc<Ledger>,
+    live: Live,
+    in_flight: InFlight,
     metrics: Arc<Metrics>,
     settings: Settings,
 }
@@ -163,7 +178,12 @@ impl Enforcer {
             settings.store_timeout,
         ));
         let failures = Failures::new(settings.failures_per_minute_max);
-        Self { catalog, clock, sessions, failures, ledger, metrics, settings }
+        let (live, in_flight) = (Live::default(), InFlight::default());
+        if matches!(**catalog.store(), AnyStore::Embedded(_)) {
+            // It has one process at a time.
+            live.set([process].into());
+        }
+        Self { catalog, clock, sessions, failures, ledger, live, in_flight, metrics, settings }
     }
 
     /// Decides on one request, and charges it if it is admitted. A refused request costs nothing.
@@ -179,6 +199,12 @@ impl Enforcer {
         self.ledger.sweep().await;
         let (counters, held) = self.ledger.totals();
         self.metrics.sizes(self.sessions.len(), counters, held);
+        self.metrics.in_flight(self.in_flight.sweep());
+    }
+
+    /// Takes in which gateways are alive, as the store has listed them.
+    pub fn see_live(&self, live: BTreeSet<ProcessId>) {
+        self.live.set(live);
     }
 
     /// Returns all units in hand: after it the store knows exactly what was used.
@@ -225,31 +251,54 @@ impl Enforcer {
             Ok(access) => access,
             Err(denial) => return deny(denial),
         };
+        let shadow = granted.grant.shadow || facts.request.api.shadow;
+        let Some((place, crowded)) = self.place(granted, shadow) else {
+            // When one of them ends nobody knows: soon, mostly.
+            let refusal = Refusal::new(Denial::InFlightExceeded);
+            return Decision::Deny(Refusal { credential, retry_ms: Some(1_000), ..refusal });
+        };
+        let admit = |readings, over: Option<Denial>| {
+            let (session, shadowed) = (Arc::clone(&session), over.or(crowded));
+            Decision::Admit(Permit { session, readings, shadowed, place })
+        };
         let charges = granted.charges(&access);
         if charges.is_empty() || access.cost == 0 {
-            return admit(session, Readings::default(), None);
+            return admit(Readings::default(), None);
         }
-        let shadow = granted.grant.shadow || facts.request.api.shadow;
         match self.ledger.charge(charges, access.cost).await {
-            Charged::Admitted(readings) => admit(session, readings, None),
+            Charged::Admitted(readings) => admit(readings, None),
             Charged::Refused { kind, wait_ms, readings } => {
                 let denial = match kind {
                     LimitKind::Rate => Denial::RateExceeded,
                     LimitKind::Quota => Denial::QuotaExceeded,
                 };
                 if shadow {
-                    return admit(session, readings, Some(denial));
+                    return admit(readings, Some(denial));
                 }
                 Decision::Deny(Refusal { denial, credential, readings, retry_ms: wait_ms })
             }
             Charged::Unknown(error) => {
                 self.store_failed(&error);
+                if shadow {
+                    return admit(Readings::default(), Some(Denial::StoreUnavailable));
+                }
                 if on_failure(granted) == FailureMode::Open {
-                    return admit(session, Readings::default(), None);
+                    return admit(Readings::default(), None);
                 }
                 let refusal = Refusal::new(Denial::StoreUnavailable);
                 Decision::Deny(Refusal { credential, retry_ms: Some(1_000), ..refusal })
             }
+        }
+    }
+
+    /// A place among the requests in flight, if they are limited; `None`: there is none. In shadow
+    /// mode one is taken all the same, and the denial is noted.
+    fn place(&self, granted: &Granted, shadow: bool) -> Option<(Option<Place>, Option<Denial>)> {
+        let Some(places) = &granted.places else { return Some((None, None)) };
+        match places.take(self.live.count()) {
+            Some(place) => Some((Some(place), None)),
+            None if shadow => Some((Some(places.take_anyway()), Some(Denial::InFlightExceeded))),
+            None => None,
         }
     }
 
@@ -262,8 +311,4 @@ impl Enforcer {
 /// that of its own disk, there is no share to admit from: `local` refuses as `closed` does.
 fn on_failure(granted: &Granted) -> FailureMode {
     granted.grant.on_store_unavailable
-}
-
-fn admit(session: Arc<Session>, readings: Readings, shadowed: Option<Denial>) -> Decision {
-    Decision::Admit(Permit { session, readings, shadowed })
 }

@@ -73,6 +73,7 @@ pub struct Metrics {
     reserve_seconds: HistogramVec,
     counters: IntGauge,
     units_held: IntGauge,
+    in_flight: IntGauge,
     access_log_dropped: IntCounter,
     panics: IntCounter,
 }
@@ -150,6 +151,10 @@ impl Metrics {
                 names::UNITS_HELD,
                 "Quota units in hand, neither spent nor returned",
             )?,
+            in_flight: gauge(
+                names::IN_FLIGHT,
+                "Requests in flight of credentials whose plans limit them",
+            )?,
             access_log_dropped: counter(
                 names::ACCESS_LOG_DROPPED,
                 "Access log lines dropped because the writer was behind",
@@ -182,6 +187,7 @@ impl Metrics {
             Box::new(self.reserve_seconds.clone()),
             Box::new(self.counters.clone()),
             Box::new(self.units_held.clone()),
+            Box::new(self.in_flight.clone()),
             Box::new(self.access_log_dropped.clone()),
             Box::new(self.panics.clone()),
         ]
@@ -259,6 +265,11 @@ impl Metrics {
         self.credentials.set(i64::try_from(credentials).unwrap_or(i64::MAX));
         self.counters.set(i64::try_from(counters).unwrap_or(i64::MAX));
         self.units_held.set(i64::try_from(units_held).unwrap_or(i64::MAX));
+    }
+
+    /// Requests in flight of credentials whose plans limit them.
+    pub fn in_flight(&self, requests: u64) {
+        self.in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
     }
 
     /// Everything in Prometheus' text format.

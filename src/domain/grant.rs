@@ -1,6 +1,7 @@
 //! Grants: what a credential may do, compiled. Made when the credential or one of its policies
 //! changes, never per request.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::domain::counter::{CounterKey, Subject};
@@ -41,6 +42,8 @@ pub struct Grant {
     pub on_store_unavailable: FailureMode,
     /// Decide and count, but let through.
     pub shadow: bool,
+    /// Requests in flight at most.
+    pub in_flight_max: Option<NonZeroU64>,
     /// By API, sorted.
     apis: Box<[(ApiId, Opened)]>,
     /// Patterns that could not be compiled: they open nothing.
@@ -131,6 +134,7 @@ impl Grant {
                 .on_store_unavailable
                 .unwrap_or(defaults.on_store_unavailable),
             shadow: merged.extras.shadow,
+            in_flight_max: merged.extras.in_flight_max,
             apis,
             faults: compiler.faults,
         }

@@ -9,6 +9,7 @@ use crate::domain::grant::{Defaults, Grant, Limit, LimitSpec};
 use crate::domain::merge::{Merged, Mode};
 use crate::domain::reading::{LIMITS_MAX, LimitKind};
 use crate::domain::token::TokenHash;
+use crate::enforce::in_flight::{InFlight, Places};
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{Charge, ChargeLimit};
 use crate::store::Generation;
@@ -39,6 +40,8 @@ pub(super) struct TokenRecord {
 pub(super) struct Granted {
     pub(super) grant: Grant,
     pub(super) merged: Merged,
+    /// Where requests in flight are counted, if they are limited.
+    pub(super) places: Option<Places>,
     /// By the grant's positions.
     charges: Vec<ApiCharges>,
 }
@@ -57,6 +60,7 @@ impl Session {
         mode: Mode,
         defaults: Defaults,
         ledger: &Ledger,
+        in_flight: &InFlight,
     ) -> Self {
         let TokenRecord { token, credential, resets, generation } = &record;
         // A limit changes with its plan, and with the credential that moves to another plan.
@@ -76,7 +80,8 @@ impl Session {
                         endpoints: opened.endpoints.iter().map(|e| bind(&e.limits)).collect(),
                     })
                     .collect();
-                Ok(Granted { grant, merged, charges })
+                let places = grant.in_flight_max.map(|max| in_flight.places(credential.id, max));
+                Ok(Granted { grant, merged, places, charges })
             }
             Err(error) => {
                 tracing::warn!(credential = credential.id.0, %error, "a credential is refused");

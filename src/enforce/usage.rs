@@ -11,7 +11,7 @@ use crate::domain::period::window_at;
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
 use crate::enforce::Enforcer;
-use crate::store::{AnyStore, CounterStore, StoreError};
+use crate::store::{CounterStore, StoreError};
 
 /// How often a window is looked for by the store's clock: only a clock that runs wild needs more.
 const WINDOWS_TRIED_MAX: usize = 3;
@@ -140,20 +140,13 @@ impl Enforcer {
             }
             let own = self.ledger.quota_cell(&spec.key, &window);
             let counter = usage.counter.unwrap_or_default();
-            let spread = counter.spread(limit, own, |process| self.is_live(process));
+            let live = self.live.listed();
+            // Of whom nobody has told may still spend what they hold.
+            let is_live = |process| live.as_ref().is_none_or(|live| live.contains(&process));
+            let spread = counter.spread(limit, own, is_live);
             return Ok(LimitUsed::Quota { limit, spread, window: Some(window), now: usage.now });
         }
         Err(StoreError::Damaged { what: "the clock" })
-    }
-
-    /// Whether a process may still spend what it holds. An embedded store has one at a time; of a
-    /// shared one nobody is known to be gone.
-    fn is_live(&self, process: crate::domain::counter::ProcessId) -> bool {
-        match **self.catalog.store() {
-            AnyStore::Embedded(_) => process == self.ledger.process(),
-            #[cfg(feature = "redis")]
-            AnyStore::Redis(_) => true,
-        }
     }
 }
 

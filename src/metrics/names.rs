@@ -12,6 +12,7 @@ pub(super) const CONNECTIONS_REFUSED: &str = "turnpike_connections_refused_total
 pub(super) const RESERVES: &str = "turnpike_store_reserves_total";
 pub(super) const RESERVE_SECONDS: &str = "turnpike_store_reserve_seconds";
 pub(super) const COUNTERS: &str = "turnpike_counters_in_memory";
+pub(super) const IN_FLIGHT: &str = "turnpike_requests_in_flight";
 pub(super) const UNITS_HELD: &str = "turnpike_quota_units_held";
 pub(super) const ACCESS_LOG_DROPPED: &str = "turnpike_access_log_dropped_total";
 pub(super) const PANICS: &str = "turnpike_panics_total";

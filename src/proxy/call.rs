@@ -162,8 +162,8 @@ impl Call<'_> {
 
     async fn decide(&mut self, facts: &Facts<'_>) -> Result<Permit, Box<Refusal>> {
         match self.engine.state.enforcer.decide(facts).await {
-            Decision::Admit(permit) => {
-                self.record.admitted(&permit);
+            Decision::Admit(mut permit) => {
+                self.record.admitted(&mut permit);
                 Ok(permit)
             }
             Decision::Deny(refusal) => Err(Box::new(refusal)),

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 use crate::domain::denial::Denial;
 use crate::domain::id::CredentialId;
 use crate::domain::time::{BootNs, UnixMs};
-use crate::enforce::Permit;
+use crate::enforce::{Permit, Place};
 use crate::metrics::{ApiMetrics, Decision};
 use crate::proxy::ProxyState;
 use crate::proxy::body::Transfer;
@@ -42,6 +42,7 @@ pub(super) struct Record {
     overhead_ns: Option<u64>,
     target: Option<usize>,
     aborted: bool,
+    _place: Option<Place>,
 }
 
 impl Record {
@@ -73,6 +74,7 @@ impl Record {
             overhead_ns: None,
             target: None,
             aborted: true,
+            _place: None,
         })
     }
 
@@ -86,7 +88,8 @@ impl Record {
     }
 
     /// It was let through.
-    pub(super) fn admitted(&mut self, permit: &Permit) {
+    pub(super) fn admitted(&mut self, permit: &mut Permit) {
+        self._place = permit.take_place();
         self.credential = Some(permit.credential());
         self.shadowed = permit.shadowed();
         self.charged = permit.readings().when();

@@ -58,6 +58,9 @@ mod main_job;
 /// A client that sends exactly the bytes it is told to.
 mod raw_http;
 
+/// Requests in flight, and shadow mode.
+mod in_flight;
+
 /// A gateway on port 0, and an upstream that records the bytes it gets.
 mod proxy_support;
 

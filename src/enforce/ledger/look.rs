@@ -6,11 +6,6 @@ use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::InHand;
 
 impl Ledger {
-    /// This run of the gateway.
-    pub(in crate::enforce) fn process(&self) -> ProcessId {
-        self.process
-    }
-
     /// This process's totals on a quota in one window.
     pub(in crate::enforce) fn quota_cell(
         &self,

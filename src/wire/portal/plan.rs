@@ -245,8 +245,11 @@ fn extras(fields: &mut Fields<'_>) -> (PlanExtras, Vec<ApiRef>) {
         extras.shadow = fields.flag("Shadow", Flag::Off);
     }
     if fields.has("MaxInFlight") {
-        // Accepting what is not enforced would be a promise that is not kept.
-        fields.fault("MaxInFlight", format_args!("is not supported yet"));
+        let requests = u64::try_from(fields.whole("MaxInFlight")).unwrap_or(0);
+        if COUNT_MAX < requests {
+            fields.fault("MaxInFlight", format_args!("must be at most {COUNT_MAX}"));
+        }
+        extras.in_flight_max = NonZeroU64::new(requests);
     }
     for (name, limits) in
         fields.by_name("PerAPI", |name, inner| (name.to_owned(), api_limits(inner)))
