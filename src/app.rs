@@ -9,7 +9,7 @@ use crate::admin::ops::OpsState;
 use crate::admin::{AdminSecret, AdminState};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, StoreConfig, StoreKind};
 use crate::domain::counter::ProcessId;
 use crate::domain::grant::Defaults;
 use crate::domain::merge::Mode;
@@ -18,6 +18,8 @@ use crate::enforce::{Enforcer, Settings};
 use crate::metrics::Metrics;
 use crate::proxy::ProxyState;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+#[cfg(feature = "redis")]
+use crate::store::redis::RedisStore;
 use crate::store::{AnyStore, StoreError};
 use crate::telemetry::{AccessLog, AccessLogGuard, TelemetryError};
 
@@ -98,10 +100,8 @@ impl App {
         let proxy_listeners: Vec<TcpListener> =
             config.proxy.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
         let admin_listener = bind(config.admin.listen)?;
-        let options =
-            EmbeddedOptions { fsync_ms: config.store.fsync_ms, ..EmbeddedOptions::default() };
-        let store = EmbeddedStore::open(&config.store.path, options, Arc::clone(&clock))?;
-        let store = Arc::new(AnyStore::Embedded(store));
+        let store = runtime.block_on(open(&config.store, Arc::clone(&clock)))?;
+        let store = Arc::new(store);
         let pepper = runtime.block_on(pepper::load(&store, config.store.pepper_file.as_deref()))?;
         let apis = config.shared_apis();
         let catalog = runtime.block_on(Catalog::load(Arc::clone(&store), pepper, apis))?;
@@ -168,6 +168,20 @@ impl App {
     }
 }
 
+async fn open(config: &StoreConfig, clock: Arc<dyn Clock>) -> Result<AnyStore, StoreError> {
+    match &config.kind {
+        StoreKind::Embedded => {
+            let options =
+                EmbeddedOptions { fsync_ms: config.fsync_ms, ..EmbeddedOptions::default() };
+            EmbeddedStore::open(&config.path, options, clock).map(AnyStore::Embedded)
+        }
+        #[cfg(feature = "redis")]
+        StoreKind::Redis(options) => {
+            RedisStore::connect(options.clone(), clock).await.map(AnyStore::Redis)
+        }
+    }
+}
+
 fn settings(config: &Config) -> Settings {
     let policies = &config.policies;
     Settings {
@@ -181,6 +195,13 @@ fn settings(config: &Config) -> Settings {
         unknown_max: config.auth.unknown_max,
         failures_per_minute_max: config.auth.failures_per_minute_max,
         store_timeout: Duration::from_millis(config.store.timeout_ms),
+        round_trip_ms: match &config.store.kind {
+            // One write into the page cache.
+            StoreKind::Embedded => 1,
+            // A busy server of the same site.
+            #[cfg(feature = "redis")]
+            StoreKind::Redis(_) => 10,
+        },
     }
 }
 

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use crate::domain::api::Api;
 use crate::domain::policy::{FailureMode, QuotaScope};
 use crate::domain::token::Token;
+#[cfg(feature = "redis")]
+use crate::store::redis::RedisOptions;
 
 mod apis;
 mod overrides;
 mod reader;
 mod sections;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -75,7 +78,9 @@ pub struct AdminConfig {
 /// `[store]`
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The folder of the embedded store.
+    /// Which store.
+    pub kind: StoreKind,
+    /// The folder of the embedded store; beside Redis, of this gateway's own state.
     pub path: PathBuf,
     /// How often the journal is made safe against power loss, in milliseconds; 0: before every
     /// answer.
@@ -84,6 +89,16 @@ pub struct StoreConfig {
     pub timeout_ms: u64,
     /// Where the pepper is; `None`: made once and kept in the store.
     pub pepper_file: Option<PathBuf>,
+}
+
+/// Which store, and what only that one needs.
+#[derive(Clone, Debug)]
+pub enum StoreKind {
+    /// Files on this machine.
+    Embedded,
+    /// A server that several gateways share.
+    #[cfg(feature = "redis")]
+    Redis(RedisOptions),
 }
 
 /// `[auth]`

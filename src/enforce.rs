@@ -53,6 +53,8 @@ pub struct Settings {
     pub failures_per_minute_max: u32,
     /// How long a request waits for the store.
     pub store_timeout: Duration,
+    /// The 99th percentile of the way to the store and back, in milliseconds.
+    pub round_trip_ms: u64,
 }
 
 /// What is known of a request when it is to be decided.
@@ -175,7 +177,7 @@ impl Enforcer {
             Arc::clone(&clock),
             Arc::clone(&metrics),
             process,
-            settings.store_timeout,
+            &settings,
         ));
         let failures = Failures::new(settings.failures_per_minute_max);
         let (live, in_flight) = (Live::default(), InFlight::default());

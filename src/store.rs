@@ -17,6 +17,7 @@ mod error;
 pub mod feed;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod registry;
 
 pub use error::StoreError;
 

@@ -8,7 +8,7 @@ use toml::Table;
 use crate::config::reader::Reader;
 use crate::config::{
     AccessLog, AdminConfig, AuthConfig, Config, Fault, LogConfig, PoliciesConfig, ProxyConfig,
-    StoreConfig, apis,
+    apis, store,
 };
 use crate::domain::policy::{FailureMode, QuotaScope};
 use crate::domain::token::Token;
@@ -22,7 +22,7 @@ pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Opti
     let mut top = Reader::new("", table, faults);
     let proxy = top.section("proxy", proxy);
     let admin = top.section("admin", |r| admin(r, folder));
-    let store = top.section("store", |r| store(r, folder));
+    let store = top.section("store", |r| store::read(r, folder));
     let auth = top.section("auth", auth);
     let policies = top.section("policies", policies);
     let log = top.section("log", |r| log(r, folder));
@@ -96,21 +96,6 @@ fn admin(r: &mut Reader<'_>, folder: &Path) -> Option<AdminConfig> {
         return None;
     }
     Some(AdminConfig { listen: listen?, secret: Token::new(secret) })
-}
-
-fn store(r: &mut Reader<'_>, folder: &Path) -> StoreConfig {
-    r.word("kind", &[("embedded", ())], ());
-    let path = r.text("path").unwrap_or_else(|| "data".into());
-    if path.is_empty() {
-        r.fault("path", "must name a folder");
-    }
-    let pepper = r.text("pepper_file").filter(|name| !name.is_empty());
-    StoreConfig {
-        path: folder.join(path),
-        fsync_ms: r.number("fsync_ms", 100, 0..=60_000),
-        timeout_ms: r.number("timeout_ms", 100, 1..=60_000),
-        pepper_file: pepper.map(|name| folder.join(name)),
-    }
 }
 
 fn auth(r: &mut Reader<'_>) -> AuthConfig {

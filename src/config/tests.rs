@@ -79,10 +79,20 @@ fn every_key_wrong_in_turn_is_named() {
     for line in ["listen = \"nowhere\"", "nonsense = 1"] {
         in_section("admin", line);
     }
-    for line in
-        ["kind = \"paper\"", "path = \"\"", "fsync_ms = -1", "timeout_ms = 0", "pepper_file = 1"]
-    {
+    for line in [
+        "kind = \"paper\"",
+        "path = \"\"",
+        "fsync_ms = -1",
+        "timeout_ms = 0",
+        "pepper_file = 1",
+        "urls = 1",
+        "prefix = 1",
+    ] {
         in_section("store", line);
+    }
+    if cfg!(feature = "redis") {
+        in_section("store", "urls = []");
+        in_section("store", "prefix = \"a{b}\"");
     }
     for line in ["credentials_max = 1", "unknown_max = 1", "failures_per_minute_max = 0"] {
         in_section("auth", line);
@@ -197,4 +207,25 @@ fn a_secret_is_needed_and_never_shown() {
     assert!(syntax.contains("line 2") && !syntax.contains("0123456789"), "{syntax}");
     let config = parse(GOOD, &[]).unwrap();
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_password_of_redis_is_never_shown() {
+    let file = format!("{GOOD}[store]\nkind = \"redis\"\nurls = [\"redis://u:hunter2@db:1/0\"]\n");
+    let urls = |config: &Config| match &config.store.kind {
+        StoreKind::Redis(options) => options.urls.clone(),
+        StoreKind::Embedded => panic!("redis was configured"),
+    };
+    let config = parse(&file, &[]).unwrap();
+    assert_eq!(urls(&config), ["redis://u:hunter2@db:1/0"]);
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let pair = ("TURNPIKE_STORE__URLS", "redis://:hunter3@a, redis://:hunter3@b:2/1");
+    let config = parse(&file, &[pair]).unwrap();
+    assert_eq!(urls(&config), ["redis://:hunter3@a", "redis://:hunter3@b:2/1"]);
+    let wrong = file.replace("\"redis://", "\"redis://good\", \"http://");
+    let Err(ConfigError::Faults(found)) = parse(&wrong, &[]) else { panic!("no fault") };
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(found[0].starts_with("store.urls[1]: must be of the form"), "{found:?}");
+    assert!(found.len() == 1 && !found[0].contains("hunter2"), "{found:?}");
 }

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, ProcessId};
 use crate::domain::reading::{LIMITS_MAX, LimitKind, Readings};
 use crate::domain::time::BootNs;
+use crate::enforce::Settings;
 use crate::enforce::slot::{Charge, ChargeLimit, InHand, Slot, Verdict};
 use crate::metrics::Metrics;
 use crate::store::{AnyStore, StoreError};
@@ -37,6 +38,7 @@ pub(super) struct Ledger {
     /// Rises over all calls of the process.
     calls: AtomicU64,
     timeout: Duration,
+    round_trip_ms: u64,
 }
 
 /// What became of a charge.
@@ -62,7 +64,7 @@ impl Ledger {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         process: ProcessId,
-        timeout: Duration,
+        settings: &Settings,
     ) -> Self {
         Self {
             store,
@@ -72,7 +74,8 @@ impl Ledger {
             slots: DashMap::new(),
             numbers: AtomicU64::new(0),
             calls: AtomicU64::new(0),
-            timeout,
+            timeout: settings.store_timeout,
+            round_trip_ms: settings.round_trip_ms,
         }
     }
 

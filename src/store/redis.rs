@@ -13,11 +13,12 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::Clock;
-use crate::domain::counter::{CounterKey, Window};
+use crate::domain::counter::{CounterKey, ProcessId, Window};
 use crate::domain::limit::Rate;
 use crate::domain::ratelog::{RateAnswer, RateCall};
 use crate::domain::time::UnixMs;
 use crate::store::feed::Changes;
+use crate::store::registry::{Heartbeat, Peer};
 use crate::store::{
     Committed, CounterStore, Generation, Kind, Page, QuotaReserve, QuotaReserved, QuotaUsage,
     RateReserve, Record, RecordKey, RecordStore, StoreError, Write,
@@ -27,6 +28,7 @@ use counters::Counters;
 use keys::Keys;
 use link::{Link, Watch};
 use records::Records;
+use registry::Registry;
 
 mod changes;
 mod counters;
@@ -35,6 +37,7 @@ mod keys;
 mod link;
 mod options;
 mod records;
+mod registry;
 mod script;
 mod server;
 
@@ -52,6 +55,7 @@ pub struct RedisStore {
     counters: Box<Counters>,
     records: Box<Records>,
     feed: Feed,
+    registry: Registry,
     _background: Background,
 }
 
@@ -97,11 +101,13 @@ impl RedisStore {
         let long = timeout.saturating_mul(LONG_FACTOR);
         let counters = Counters::new(link(Watch::Pings).await?, timeout);
         let records = link(Watch::Pings).await?;
+        let registry = Registry::new(records.clone(), timeout);
         let records = Records::new(records, (timeout, long), options.feed_len);
         Ok(Self {
             counters: Box::new(counters),
             records: Box::new(records),
             feed: Feed::new(link(Watch::Calls).await?, timeout),
+            registry,
             keys,
             _background: background,
         })
@@ -114,6 +120,14 @@ impl RedisStore {
     /// When the server does not answer. The same call can be made again.
     pub async fn changes(&self, after: Generation) -> Result<Changes, StoreError> {
         self.feed.changes(&self.keys, after, async || self.generation().await).await
+    }
+
+    pub(crate) async fn heartbeat(&self, own: &Heartbeat) -> Result<Vec<Peer>, StoreError> {
+        self.registry.heartbeat(&self.keys, own).await
+    }
+
+    pub(crate) async fn sign_off(&self, process: ProcessId) -> Result<(), StoreError> {
+        self.registry.sign_off(&self.keys, process).await
     }
 
     /// Whether there is a connection for counters now.

@@ -82,6 +82,7 @@ impl Admin {
             unknown_max: 100,
             failures_per_minute_max: 100,
             store_timeout: Duration::from_secs(5),
+            round_trip_ms: 1,
         };
         let process = ProcessId(1);
         let enforcer =

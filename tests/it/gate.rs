@@ -99,6 +99,7 @@ impl Gate {
             unknown_max: 1_000,
             failures_per_minute_max: 50,
             store_timeout: Duration::from_secs(5),
+            round_trip_ms: 1,
         };
         let enforcer = Enforcer::new(
             Arc::clone(&catalog),

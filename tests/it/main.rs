@@ -55,6 +55,14 @@ mod process_stop;
 /// Import a token, enforce it, forward.
 mod main_job;
 
+/// Which gateways are alive, as Redis tells it.
+#[cfg(feature = "redis")]
+mod redis_registry;
+
+/// Real gateways on a real redis-server.
+#[cfg(feature = "redis")]
+mod redis_gateways;
+
 /// A client that sends exactly the bytes it is told to.
 mod raw_http;
 

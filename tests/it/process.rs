@@ -12,9 +12,20 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use turnpike::clock::{Clock, SystemClock};
 
 /// The secret of every gateway here.
 pub const SECRET: &str = "an-admin-secret-of-tests";
+
+/// Looks again and again until `condition` holds; panics when it still does not after 20 s.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = SystemClock.boot();
+    while !condition() {
+        assert!(SystemClock.boot().since_ms(start) < 20_000, "still not so: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// An answer, as a client reads it.
 #[derive(Debug)]

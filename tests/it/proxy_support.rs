@@ -196,6 +196,7 @@ impl Gateway {
             unknown_max: 1_000,
             failures_per_minute_max: 1_000,
             store_timeout: Duration::from_secs(2),
+            round_trip_ms: 1,
         };
         let enforcer = Enforcer::new(
             Arc::clone(&catalog),

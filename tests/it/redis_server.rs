@@ -58,6 +58,13 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
+    /// The section of a gateway's configuration that makes it a gateway on this server. It may take
+    /// its time: a machine that runs all tests at once is slow.
+    pub(crate) fn section(&self) -> String {
+        let url = self.url();
+        format!("[store]\nkind = \"redis\"\nurls = [\"{url}\"]\ntimeout_ms = 2000\n")
+    }
+
     /// A store for one more gateway.
     pub(crate) async fn connect(&self) -> RedisStore {
         self.try_connect(RedisOptions::default()).await.unwrap()

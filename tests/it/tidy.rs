@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("enforce", &["domain", "clock", "catalog", "store", "metrics"]),
     ("proxy", &["domain", "clock", "enforce", "catalog", "metrics", "telemetry", "config"]),
     ("admin", &["domain", "clock", "wire", "catalog", "store", "metrics", "telemetry", "enforce"]),
-    ("config", &["domain"]),
+    ("config", &["domain", "store"]),
     (
         "app",
         &[

@@ -23,9 +23,6 @@ const SHORT_WINDOW_MS: u64 = 60_000;
 const CLOCK_SPEED_DIVISOR: u64 = 1_000;
 /// How long an edited limit waits to be told again after a call without an answer.
 const HOLD_OFF_MS: u64 = 1_000;
-/// The 99th percentile of the way to the embedded store and back, in milliseconds: one write into
-/// the page cache.
-const ROUND_TRIP_MS: u64 = 1;
 
 /// Clears the mark of a call under way and wakes who waits, also when the asking request is gone.
 struct Asking<'a>(&'a Slot);
@@ -125,7 +122,7 @@ impl Ledger {
             let hand = &mut held.hand;
             let limit = rate.requests.get();
             let used = limit.saturating_sub(hand.remaining(now));
-            let validity_ms = validity_ms(rate, used, ROUND_TRIP_MS);
+            let validity_ms = validity_ms(rate, used, self.round_trip_ms);
             let units = hand.units(now);
             let want = if limit <= RATE_SINGLE_MAX {
                 0

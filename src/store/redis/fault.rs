@@ -11,7 +11,7 @@ pub enum RedisFault {
     #[error("no redis url is configured")]
     NoUrl,
     /// An address is not one. The text of it is not shown: it may hold a password.
-    #[error("redis url {number}: {reason}")]
+    #[error("redis url {number} {reason}")]
     Url {
         /// Which of the configured addresses, from 1.
         number: usize,

@@ -15,13 +15,21 @@ pub(super) struct Keys {
     prefix: String,
     pub(super) generation: Vec<u8>,
     pub(super) feed: Vec<u8>,
+    pub(super) spoke: Vec<u8>,
+    pub(super) said: Vec<u8>,
 }
 
 impl Keys {
     /// The names below a checked prefix.
     pub(super) fn new(prefix: &str) -> Self {
         let name = |rest: &str| format!("{prefix}:{{tp}}{rest}").into_bytes();
-        Self { prefix: prefix.to_owned(), generation: name("generation"), feed: name("feed") }
+        Self {
+            prefix: prefix.to_owned(),
+            generation: name("generation"),
+            feed: name("feed"),
+            spoke: name("gateways"),
+            said: name("gateways:said"),
+        }
     }
 
     /// A quota counter in one window. A window is named by its start and its reset number: its

@@ -42,8 +42,8 @@ pub(super) enum Watch {
     Calls,
 }
 
-/// A connection for calls of one sort.
-#[derive(Debug)]
+/// A connection for calls of one sort. Cloning is shallow.
+#[derive(Clone, Debug)]
 pub(super) struct Link {
     shared: Arc<Shared>,
 }

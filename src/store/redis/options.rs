@@ -45,13 +45,35 @@ impl fmt::Debug for RedisOptions {
 }
 
 impl RedisOptions {
+    /// What is wrong, each with the field it is in, such as `urls[0]`. Addresses may hold
+    /// passwords: nothing of them is shown.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        if self.urls.is_empty() {
+            faults.push(("urls".to_owned(), "must name at least one server".to_owned()));
+        }
+        for (index, url) in self.urls.iter().enumerate() {
+            if let Err(reason) = Endpoint::parse(url) {
+                faults.push((format!("urls[{index}]"), reason.to_owned()));
+            }
+        }
+        if let Err(fault) = self.checked_prefix() {
+            faults.push(("prefix".to_owned(), fault.to_string()));
+        }
+        faults
+    }
+
     /// The servers the addresses name, in order.
     pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, RedisFault> {
         if self.urls.is_empty() {
             return Err(RedisFault::NoUrl);
         }
-        let endpoints = self.urls.iter().enumerate();
-        endpoints.map(|(index, url)| Endpoint::parse(url, index.saturating_add(1))).collect()
+        let endpoints = self.urls.iter().enumerate().map(|(index, url)| {
+            let number = index.saturating_add(1);
+            Endpoint::parse(url).map_err(|reason| RedisFault::Url { number, reason })
+        });
+        endpoints.collect()
     }
 
     /// The prefix, if it is one that cannot change where a key lies: no braces above all.
@@ -82,22 +104,22 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    fn parse(url: &str, number: usize) -> Result<Self, RedisFault> {
-        let fault = |reason| RedisFault::Url { number, reason };
+    /// Reads an address; what is wrong otherwise.
+    fn parse(url: &str) -> Result<Self, &'static str> {
         if url.starts_with("rediss:") || url.starts_with("valkeys:") {
-            return Err(fault("this build speaks to redis without TLS only"));
+            return Err("this build speaks to redis without TLS only");
         }
         // The library's words may quote the address, which may hold a password.
-        let info = url.into_connection_info().map_err(|_may_quote| {
-            fault("it is not of the form redis://user:password@host:port/db")
-        })?;
+        let info = url
+            .into_connection_info()
+            .map_err(|_may_quote| "must be of the form redis://user:password@host:port/db")?;
         let mut address = info.addr().to_string();
         if let ConnectionAddr::Tcp(host, port) = info.addr()
             && host.contains(':')
         {
             address = format!("[{host}]:{port}");
         }
-        let client = Client::open(info).map_err(|_may_quote| fault("it cannot be used"))?;
+        let client = Client::open(info).map_err(|_may_quote| "cannot be used")?;
         Ok(Self { client, address })
     }
 }

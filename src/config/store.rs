@@ -1,0 +1,64 @@
+//! `[store]`: which one, and where.
+
+use std::path::Path;
+
+use crate::config::reader::Reader;
+use crate::config::{StoreConfig, StoreKind};
+#[cfg(feature = "redis")]
+use crate::store::redis::RedisOptions;
+
+#[derive(Clone, Copy)]
+enum Word {
+    Embedded,
+    #[cfg(feature = "redis")]
+    Redis,
+}
+
+const KINDS: &[(&str, Word)] = &[
+    ("embedded", Word::Embedded),
+    #[cfg(feature = "redis")]
+    ("redis", Word::Redis),
+];
+
+pub(super) fn read(r: &mut Reader<'_>, folder: &Path) -> StoreConfig {
+    let word = r.word("kind", KINDS, Word::Embedded);
+    let path = r.text("path").unwrap_or_else(|| "data".into());
+    if path.is_empty() {
+        r.fault("path", "must name a folder");
+    }
+    let pepper = r.text("pepper_file").filter(|name| !name.is_empty());
+    let timeout_ms = r.number("timeout_ms", 100, 1..=60_000);
+    #[cfg(feature = "redis")]
+    let redis = redis(r, timeout_ms);
+    // Every build knows the keys.
+    #[cfg(not(feature = "redis"))]
+    let _unused = (r.texts("urls"), r.text("prefix"));
+    StoreConfig {
+        kind: match word {
+            Word::Embedded => StoreKind::Embedded,
+            #[cfg(feature = "redis")]
+            Word::Redis => StoreKind::Redis(redis),
+        },
+        path: folder.join(path),
+        fsync_ms: r.number("fsync_ms", 100, 0..=60_000),
+        timeout_ms,
+        pepper_file: pepper.map(|name| folder.join(name)),
+    }
+}
+
+/// What only Redis needs; it is checked also when another store is used.
+#[cfg(feature = "redis")]
+fn redis(r: &mut Reader<'_>, timeout_ms: u64) -> RedisOptions {
+    let default = RedisOptions::default();
+    let urls = r.texts("urls").map(|texts| texts.into_iter().map(|(_, url)| url).collect());
+    let options = RedisOptions {
+        urls: urls.unwrap_or_else(|| vec!["redis://127.0.0.1:6379/0".to_owned()]),
+        prefix: r.text("prefix").unwrap_or(default.prefix),
+        timeout_ms,
+        feed_len: default.feed_len,
+    };
+    for (key, what) in options.faults() {
+        r.fault(&key, what);
+    }
+    options
+}
