@@ -1,10 +1,12 @@
 //! The admin listener: how the developer portal brings in who may call what, and how much.
 //!
 //! `/portal-api` speaks the portal's own API (reference: Tyk Enterprise Developer Portal 1.14), as
-//! far as importing credentials needs it; `/v1` is what it has not. Every write is one transaction of the store, applied on
-//! this gateway before it is answered, and leaves one line in the log under the target `audit`.
+//! far as importing credentials needs it. Every write is one transaction of the store, applied on
+//! this gateway before it is answered, and leaves an entry in the audit log. `/v1` holds what the
+//! portal's API has not.
 
 mod answer;
+mod audit;
 mod auth;
 mod call;
 mod credentials;
@@ -16,6 +18,7 @@ mod people;
 mod policies;
 mod requests;
 mod seed;
+mod tokens;
 mod txn;
 mod usage;
 
@@ -25,7 +28,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -41,6 +44,7 @@ use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
 use policies::ApiDetails;
 use requests::{AccessRequest, AppRequest, Issued};
 pub use seed::seed;
+use tokens::{CreateToken, ListTokens, RevokeToken};
 use txn::Txn;
 use usage::{ResetQuota, ShowUsage};
 
@@ -75,7 +79,8 @@ impl AdminState {
     }
 }
 
-/// The routes of the admin listener: `/portal-api/...` and `/v1/...`. Everything else is 404, in the envelope.
+/// The routes of the admin listener: `/portal-api/...` and `/v1/...`. Everything else is 404, in the
+/// envelope.
 pub fn router(state: AdminState) -> Router {
     let portal = Router::new()
         .merge(crud::<App>("/apps"))
@@ -89,22 +94,28 @@ pub fn router(state: AdminState) -> Router {
         .merge(crud::<Credential>("/apps/{app}/custom_credentials"))
         .merge(issued::<AccessRequest>("/access_requests"))
         .merge(issued::<AppRequest>("/apps/{app}/access-requests"))
-        .merge(issued::<Issued>("/apps/{app}/access-requests/{request}/credentials"))
-        .fallback(async || Refusal::NoPath)
-        .method_not_allowed_fallback(async || Refusal::NoMethod)
-        .layer(from_fn_with_state(state.clone(), auth::require));
+        .merge(issued::<Issued>("/apps/{app}/access-requests/{request}/credentials"));
     let native = Router::new()
+        .route("/admin/tokens", get(handle::<ListTokens>).post(handle::<CreateToken>))
+        .route("/admin/tokens/{id}", delete(handle::<RevokeToken>))
+        .route("/audit", get(audit::list))
         .route("/usage/credentials/{id}", get(handle::<ShowUsage>))
-        .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>))
-        .fallback(async || Refusal::NoPath)
-        .method_not_allowed_fallback(async || Refusal::NoMethod)
-        .layer(from_fn_with_state(state.clone(), auth::require));
+        .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>));
     Router::new()
-        .nest("/portal-api", portal)
-        .nest("/v1", native)
+        .nest("/portal-api", guarded(portal, &state))
+        .nest("/v1", guarded(native, &state))
         .fallback(async || Refusal::NoPath)
         .method_not_allowed_fallback(async || Refusal::NoMethod)
         .with_state(state)
+}
+
+/// Routes behind an admin token, with every write in the audit log.
+fn guarded(routes: Router<AdminState>, state: &AdminState) -> Router<AdminState> {
+    routes
+        .fallback(async || Refusal::NoPath)
+        .method_not_allowed_fallback(async || Refusal::NoMethod)
+        .layer(from_fn_with_state(state.clone(), audit::record))
+        .layer(from_fn_with_state(state.clone(), auth::require))
 }
 
 /// The routes of objects that bodies make and change.
@@ -125,11 +136,7 @@ fn one<R: Resource>() -> MethodRouter<AdminState> {
 }
 
 async fn handle<O: Operation>(State(state): State<AdminState>, call: Call) -> Response {
-    let outcome = transact::<O>(&state, &call).await;
-    if call.writes() {
-        audit(&call, &outcome);
-    }
-    outcome.into_response()
+    transact::<O>(&state, &call).await.into_response()
 }
 
 async fn transact<O: Operation>(
@@ -148,29 +155,4 @@ async fn transact<O: Operation>(
         }
     }
     Err(Refusal::Busy)
-}
-
-/// One line per write, done or not. It holds numbers and names of routes, nothing that was sent.
-fn audit(call: &Call, outcome: &Result<answer::Answer, Refusal>) {
-    let status = match outcome {
-        Ok(answer) => answer.status,
-        Err(refusal) => refusal.status(),
-    };
-    let object = outcome.as_ref().map(|answer| answer.object.as_str()).unwrap_or_default();
-    let mut path = call.route.clone();
-    for param in &call.params {
-        let shown = param.parse::<u64>().map_or_else(|_| "-".to_owned(), |id| id.to_string());
-        if let (Some(from), Some(to)) = (path.find('{'), path.find('}')) {
-            path.replace_range(from..=to, &shown);
-        }
-    }
-    tracing::info!(
-        target: "audit",
-        actor = "admin",
-        method = call.method.as_str(),
-        path,
-        object,
-        status = status.as_u16(),
-        "admin write"
-    );
 }

@@ -65,6 +65,12 @@ pub enum Kind {
     AdminToken = 17,
     /// An entry of an index by owner: credentials of an app, apps of a user.
     Member = 18,
+    /// A bulk import: what became of it so far.
+    Import = 19,
+    /// A part of a bulk import: what became of some of its lines, or lines that wait.
+    ImportPart = 20,
+    /// An entry of the audit log.
+    Audit = 21,
 }
 
 /// The name of a record: its kind, and bytes that order as they list.

@@ -3,6 +3,7 @@
 //! A shape is lenient where clients are known to be (numbers as strings, `null` for empty), keeps
 //! members it does not know, and never lets a sentinel such as -1 through.
 
+pub mod admin;
 pub mod decimal;
 pub mod extras;
 pub mod portal;

@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::store::StoreError;
+use crate::wire::admin::Scope;
 use crate::wire::portal::fields::Faults;
 
 /// A request that was done.
@@ -26,9 +27,15 @@ impl Answer {
     }
 }
 
+/// What an answer was about, in the response's extensions: for the audit log.
+#[derive(Clone, Debug)]
+pub(crate) struct Object(pub(crate) String);
+
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
+        let mut response = (self.status, Json(self.body)).into_response();
+        response.extensions_mut().insert(Object(self.object));
+        response
     }
 }
 
@@ -37,6 +44,13 @@ impl IntoResponse for Answer {
 pub(crate) enum Refusal {
     /// Nobody we know sent it.
     Unauthorized,
+    /// Its sender may not do that.
+    Forbidden {
+        /// What it takes: one of these scopes, or all of them.
+        scopes: &'static [Scope],
+        /// Whether it takes all of them.
+        all: bool,
+    },
     /// The body is no JSON.
     Malformed(String),
     /// The body breaks rules: all of them are told.
@@ -65,6 +79,8 @@ pub(crate) enum Refusal {
     Busy,
     /// The store failed; the detail is for the log alone.
     Store(StoreError),
+    /// A bug of ours, or no randomness; the log says which.
+    Internal,
 }
 
 impl Refusal {
@@ -72,6 +88,7 @@ impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Faults(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Missing { status, .. } => *status,
@@ -81,6 +98,7 @@ impl Refusal {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -89,6 +107,11 @@ impl Refusal {
             Self::Faults(texts) => return texts,
             Self::Malformed(text) | Self::Missing { text, .. } => text,
             Self::Unauthorized => "a valid admin token is required in Authorization".to_owned(),
+            Self::Forbidden { scopes, all } => {
+                let names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
+                let names = names.join(if all { ", " } else { " or " });
+                format!("the admin token has not the scope this takes: {names}")
+            }
             Self::NoPath => "there is no such path".to_owned(),
             Self::NoMethod => "the path has no such method".to_owned(),
             Self::NotAcceptable => "only application/json can be answered".to_owned(),
@@ -96,6 +119,7 @@ impl Refusal {
             Self::Slow => "the body did not arrive in time".to_owned(),
             Self::Busy => "the object is being changed by others; try again".to_owned(),
             Self::Store(_) => "the store is not available; try again".to_owned(),
+            Self::Internal => "the gateway failed; its log says why".to_owned(),
         };
         vec![text]
     }

@@ -24,10 +24,6 @@ const ROWS: u64 = 20;
 /// One admin request.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// Its method.
-    pub(crate) method: Method,
-    /// The route it took, with the names of parameters in place of their values.
-    pub(crate) route: String,
     /// The parameters of the path, in order.
     pub(crate) params: Vec<String>,
     /// Which objects are listed.
@@ -84,11 +80,6 @@ impl Call {
             }
         }
     }
-
-    /// Whether it can change anything.
-    pub(crate) fn writes(&self) -> bool {
-        !matches!(self.method, Method::GET | Method::HEAD)
-    }
 }
 
 impl FromRequest<AdminState> for Call {
@@ -118,8 +109,6 @@ impl FromRequest<AdminState> for Call {
             Ok(Vec::new())
         };
         Ok(Self {
-            method: parts.method,
-            route,
             params,
             paging: paging(query),
             envelope: matches!(parameter(query, "envelope"), Some("1" | "true")),
@@ -157,7 +146,7 @@ fn paging(query: &str) -> Result<Paging, Vec<String>> {
     Ok(Paging { offset: (page - 1).saturating_mul(per_page), rows: rows(limit, per_page) })
 }
 
-fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+pub(crate) fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::answer::Refusal;
 use super::crud::{Resource, View, Writable, base};
 use super::draft::{Draft, random_cid};
+use super::tokens;
 use super::txn::{Txn, cid_entry, kind_byte, name_entry};
 use crate::domain::time::UnixMs;
 use crate::domain::token::{Pepper, Token, TokenHash};
@@ -175,7 +176,8 @@ async fn check_new_key(
 ) -> Result<(), StoreError> {
     let pepper = txn.catalog().pepper();
     let hash = pepper.hash(key.reveal().as_bytes());
-    if draft.state.secret.matches(key.reveal().as_bytes()) {
+    let admits = draft.state.secret.matches(key.reveal().as_bytes());
+    if admits || tokens::is_one(txn, &hash).await? {
         draft.faults.add("KeyID", "must not be an admin token");
     }
     for name in holders(&draft.after.members, &|text| text.contains(key.reveal())) {

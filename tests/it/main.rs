@@ -43,6 +43,9 @@ mod admin_credentials;
 /// The portal's other objects, and the policies they become.
 mod admin_objects;
 
+/// Admin tokens, their scopes, and the log of what was done with them.
+mod admin_tokens;
+
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
 

@@ -165,7 +165,7 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<RecordKey>> {
 }
 
 fn kind_of(byte: u8) -> Option<Kind> {
-    const KINDS: [Kind; 18] = [
+    const KINDS: [Kind; 21] = [
         Kind::Meta,
         Kind::Organisation,
         Kind::Team,
@@ -184,6 +184,9 @@ fn kind_of(byte: u8) -> Option<Kind> {
         Kind::Catalogue,
         Kind::AdminToken,
         Kind::Member,
+        Kind::Import,
+        Kind::ImportPart,
+        Kind::Audit,
     ];
     KINDS.into_iter().find(|kind| kind_byte(*kind) == byte)
 }
