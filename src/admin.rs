@@ -12,11 +12,13 @@ mod call;
 mod credentials;
 mod crud;
 mod draft;
+mod keys;
 pub mod ops;
 mod organisations;
 mod people;
 mod policies;
 mod requests;
+mod rotation;
 mod seed;
 mod tokens;
 mod txn;
@@ -28,10 +30,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::domain::seal::Reveal;
 use crate::enforce::Enforcer;
 use crate::wire::portal::credential::Credential;
 use crate::wire::portal::people::{App, Organisation, Team, User};
@@ -43,10 +46,11 @@ use call::Call;
 use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
 use policies::ApiDetails;
 use requests::{AccessRequest, AppRequest, Issued};
+use rotation::Rotate;
 pub use seed::seed;
 use tokens::{CreateToken, ListTokens, RevokeToken};
 use txn::Txn;
-use usage::{ResetQuota, ShowUsage};
+use usage::{ResetIssued, ResetQuota, ShowUsage};
 
 /// How often a transaction is tried when others change the same objects.
 const ATTEMPTS_MAX: usize = 16;
@@ -62,6 +66,8 @@ pub struct AdminState {
     pub secret: AdminSecret,
     /// Tells what was used of limits.
     pub enforcer: Arc<Enforcer>,
+    /// How often secrets that are kept are shown.
+    reveal: Reveal,
     /// Held by transactions that found others faster, so that they stop passing one another.
     turns: Arc<tokio::sync::Mutex<()>>,
 }
@@ -75,7 +81,13 @@ impl AdminState {
         secret: AdminSecret,
         enforcer: Arc<Enforcer>,
     ) -> Self {
-        Self { catalog, clock, secret, enforcer, turns: Arc::default() }
+        Self { catalog, clock, secret, enforcer, reveal: Reveal::default(), turns: Arc::default() }
+    }
+
+    /// The same with another choice of how often secrets are shown.
+    #[must_use]
+    pub fn with_reveal(self, reveal: Reveal) -> Self {
+        Self { reveal, ..self }
     }
 }
 
@@ -92,9 +104,21 @@ pub fn router(state: AdminState) -> Router {
         .route("/products/{id}/api-details/{api}", get(handle::<ApiDetails>))
         .merge(crud::<Plan>("/plans"))
         .merge(crud::<Credential>("/apps/{app}/custom_credentials"))
+        .route(
+            "/apps/{app}/custom_credentials/{id}/rotate",
+            post(handle::<Rotate<Credential>>).put(handle::<Rotate<Credential>>),
+        )
+        .route(
+            "/apps/{app}/custom_credentials/{id}/reset_quota",
+            post(handle::<ResetIssued>).put(handle::<ResetIssued>),
+        )
         .merge(issued::<AccessRequest>("/access_requests"))
         .merge(issued::<AppRequest>("/apps/{app}/access-requests"))
-        .merge(issued::<Issued>("/apps/{app}/access-requests/{request}/credentials"));
+        .merge(issued::<Issued>("/apps/{app}/access-requests/{request}/credentials"))
+        .route(
+            "/apps/{app}/access-requests/{request}/credentials/{id}/rotate",
+            put(handle::<Rotate<Issued>>),
+        );
     let native = Router::new()
         .route("/admin/tokens", get(handle::<ListTokens>).post(handle::<CreateToken>))
         .route("/admin/tokens/{id}", delete(handle::<RevokeToken>))
@@ -146,7 +170,10 @@ async fn transact<O: Operation>(
     let mut turn = None;
     for _ in 0..ATTEMPTS_MAX {
         let mut txn = Txn::new(&state.catalog);
-        let answer = O::run(state, &mut txn, call).await?;
+        let answer = O::run(state, &mut txn, call).await.map_err(|refusal| match O::ACTION {
+            true => refusal.of_action(),
+            false => refusal,
+        })?;
         if txn.commit().await? {
             return Ok(answer);
         }

@@ -131,7 +131,8 @@ impl App {
             Arc::clone(&clock),
             secret,
             Arc::clone(&enforcer),
-        );
+        )
+        .with_reveal(config.portal.reveal);
         let ops = OpsState::new(Arc::clone(&catalog), metrics, clock);
         let bound = Bound {
             proxy: proxy_listeners

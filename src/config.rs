@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::domain::api::Api;
 use crate::domain::policy::{FailureMode, QuotaScope};
+use crate::domain::seal::Reveal;
 use crate::domain::token::Token;
 #[cfg(feature = "redis")]
 use crate::store::redis::RedisOptions;
@@ -35,6 +36,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How policies are merged and refusals answered.
     pub policies: PoliciesConfig,
+    /// The portal's API.
+    pub portal: PortalConfig,
     /// Logs.
     pub log: LogConfig,
     /// The APIs of the file.
@@ -123,6 +126,13 @@ pub struct PoliciesConfig {
     pub quota_exceeded_status: u16,
     /// Where a plan names none.
     pub on_store_unavailable: FailureMode,
+}
+
+/// `[portal]`
+#[derive(Clone, Copy, Debug)]
+pub struct PortalConfig {
+    /// How often a generated token is shown.
+    pub reveal: Reveal,
 }
 
 /// `[log]`

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod ratelog;
 pub mod reading;
 pub mod route;
+pub mod seal;
 pub mod shard;
 pub mod time;
 pub mod token;

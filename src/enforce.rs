@@ -224,7 +224,11 @@ impl Enforcer {
         let hash = self.catalog.pepper().hash(token);
         let blocked = || self.failures.blocked_ms(facts.client, self.clock.boot());
         match self.sessions.find(&hash, self, blocked).await {
-            Ok(Found::Session(session)) if session.is_of(facts.request.api) => Ok(session),
+            Ok(Found::Session(session))
+                if session.is_of(facts.request.api) && !session.has_retired(&*self.clock) =>
+            {
+                Ok(session)
+            }
             Ok(Found::Session(_) | Found::Unknown) => {
                 self.failures.note(facts.client, self.clock.boot());
                 Err(Refusal::new(Denial::TokenUnknown))

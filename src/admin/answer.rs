@@ -55,6 +55,13 @@ pub(crate) enum Refusal {
     Malformed(String),
     /// The body breaks rules: all of them are told.
     Faults(Vec<String>),
+    /// An action was refused: all reasons are told.
+    NotDone {
+        /// 422, or 404 for what is not there.
+        status: StatusCode,
+        /// Why.
+        texts: Vec<String>,
+    },
     /// What the path names is not there.
     Missing {
         /// 404, or what the portal says for this request.
@@ -91,7 +98,7 @@ impl Refusal {
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Faults(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Missing { status, .. } => *status,
+            Self::Missing { status, .. } | Self::NotDone { status, .. } => *status,
             Self::NoPath => StatusCode::NOT_FOUND,
             Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -104,7 +111,7 @@ impl Refusal {
 
     fn texts(self) -> Vec<String> {
         let text = match self {
-            Self::Faults(texts) => return texts,
+            Self::Faults(texts) | Self::NotDone { texts, .. } => return texts,
             Self::Malformed(text) | Self::Missing { text, .. } => text,
             Self::Unauthorized => "a valid admin token is required in Authorization".to_owned(),
             Self::Forbidden { scopes, all } => {
@@ -122,6 +129,14 @@ impl Refusal {
             Self::Internal => "the gateway failed; its log says why".to_owned(),
         };
         vec![text]
+    }
+
+    /// The same in the envelope of the portal's actions.
+    pub(crate) fn of_action(self) -> Self {
+        if !matches!(self, Self::Faults(_) | Self::Missing { .. }) {
+            return self;
+        }
+        Self::NotDone { status: self.status(), texts: self.texts() }
     }
 
     /// Ok when there is no fault.
@@ -144,10 +159,15 @@ impl IntoResponse for Refusal {
         }
         let bare = matches!(self, Self::Faults(_) | Self::Missing { .. } | Self::NoPath);
         let (status, closes) = (self.status(), matches!(self, Self::TooLarge { .. } | Self::Slow));
+        let action = matches!(self, Self::NotDone { .. });
         let texts = self.texts();
-        let body = match bare {
-            true => json!({ "errors": texts }),
-            false => json!({ "status": "error", "errors": texts }),
+        let body = match (bare, action) {
+            (true, _) => json!({ "errors": texts }),
+            (false, false) => json!({ "status": "error", "errors": texts }),
+            // Some of them document a message, others a list.
+            (false, true) => {
+                json!({ "status": "error", "message": texts.join("; "), "errors": texts })
+            }
         };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();

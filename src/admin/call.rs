@@ -17,7 +17,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// The most rows in one page.
-const ROWS_MAX: u64 = 1_000;
+const ROWS_MAX: u64 = 5_000;
 /// Rows in a page that does not say (portal-api, B0).
 const ROWS: u64 = 20;
 
@@ -78,6 +78,14 @@ impl Call {
             | Value::Array(_) => {
                 Err(Refusal::Faults(vec!["the body must be a JSON object".to_owned()]))
             }
+        }
+    }
+
+    /// The body, which may be missing.
+    pub(crate) fn members_or_none(&self) -> Result<Members, Refusal> {
+        match &self.body {
+            Ok(bytes) if bytes.trim_ascii().is_empty() => Ok(Members::new()),
+            Ok(_) | Err(_) => self.members(),
         }
     }
 }
@@ -164,7 +172,7 @@ mod tests {
         check("page=3&per_page=5&limit=2", Some((10, 2)));
         check("page=0&per_page=0", Some((0, 20)));
         check("p=-2", Some((0, u64::MAX)));
-        check("per_page=99999", Some((0, 1_000)));
+        check("per_page=99999", Some((0, 5_000)));
         check("page=9223372036854775807", Some((u64::MAX, 20)));
         check("page=one", None);
     }

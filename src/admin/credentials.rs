@@ -1,6 +1,4 @@
-//! Custom credentials, and the token records that gateways enforce.
-
-use std::fmt::Write as _;
+//! Custom credentials (portal-api, B2).
 
 use http::StatusCode;
 use serde_json::Value;
@@ -8,16 +6,18 @@ use serde_json::Value;
 use super::answer::Refusal;
 use super::crud::{Resource, View, Writable, base};
 use super::draft::{Draft, random_cid};
-use super::tokens;
+use super::keys::{
+    Keep, check_new, check_silence, close_pair, expiry, generate, open_pair, remove, shown_token,
+    token_facts, write_token,
+};
 use super::txn::{Txn, cid_entry, kind_byte, name_entry};
+use crate::domain::seal::Reveal;
 use crate::domain::time::UnixMs;
-use crate::domain::token::{Pepper, Token, TokenHash};
-use crate::store::{Kind, RecordKey, StoreError};
-use crate::wire::portal::credential::{Credential, Purpose, WEAK_TOKEN_LEN, mask, mentions};
+use crate::store::{Kind, StoreError};
+use crate::wire::portal::credential::{Credential, Purpose, Secret, WEAK_TOKEN_LEN};
 use crate::wire::portal::fields::{Fields, Members, Moment, Ref};
-use crate::wire::portal::stored::{Stored, TokenFacts};
-use crate::wire::portal::{ORG, moment};
-use crate::wire::record::KeyRecord;
+use crate::wire::portal::moment;
+use crate::wire::portal::stored::Stored;
 
 /// How much of a token's hash is shown, in hexadecimal digits: enough to tell tokens apart, too
 /// little to look one up by.
@@ -29,16 +29,23 @@ impl Resource for Credential {
     const SCOPE: &'static [(Kind, &'static str)] = &[(Kind::App, "app")];
     const DELETED: Option<&'static str> = Some("credential revoked");
 
-    async fn show(object: &Stored, _: &mut Txn<'_>, _: View) -> Result<Members, StoreError> {
+    async fn show(object: &Stored, txn: &mut Txn<'_>, view: View) -> Result<Members, StoreError> {
         let mut shown = base(object);
         // The portal answers the plan as a text (portal-api, 0.4).
         let plan = object.number("PlanID").map(|id| id.to_string());
         shown.insert("PlanID".to_owned(), plan.into());
+        shown.entry("ProductIDs").or_insert_with(|| Value::Array(Vec::new()));
         for (name, value) in facts(object) {
             shown.insert(name.to_owned(), value);
         }
-        let token = object.links.token.as_ref();
-        shown.insert("KeyID".to_owned(), token.map(|token| token.mask.clone()).into());
+        let pepper = txn.catalog().pepper();
+        shown.insert("KeyID".to_owned(), shown_token(object, pepper, view.reveal));
+        if view.reveal == Reveal::Always
+            && let Some((key, secret)) = open_pair(object, pepper)
+        {
+            shown.insert("CredentialKey".to_owned(), key.reveal().into());
+            shown.insert("CredentialSecret".to_owned(), secret.reveal().into());
+        }
         Ok(shown)
     }
 
@@ -50,12 +57,20 @@ impl Resource for Credential {
 impl Writable for Credential {
     const CREATED: StatusCode = StatusCode::CREATED;
     const PUT_MISSING: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
-    const READ_ONLY: &'static [&'static str] = &["CredentialHash", "AccessRequest", "Warnings"];
+    const READ_ONLY: &'static [&'static str] =
+        &["CredentialHash", "AccessRequest", "PendingAccessRequest", "PreviousExpires", "Warnings"];
 
     fn normalise(body: &mut Members, before: Option<&mut Stored>) {
         let Some(before) = before else { return };
         // What a credential is does not change; its token has ways of its own.
-        for fixed in ["Type", "AuthenticationMethod", "AuthTokenType", "KeyID"] {
+        for fixed in [
+            "Type",
+            "AuthenticationMethod",
+            "AuthTokenType",
+            "KeyID",
+            "CredentialKey",
+            "CredentialSecret",
+        ] {
             body.remove(fixed);
         }
         let shown = expiry(before).map(moment::shown).unwrap_or_default();
@@ -74,17 +89,32 @@ impl Writable for Credential {
         }
         draft.claim(txn, name_entry(Kind::Credential, app, &self.alias), "Alias").await?;
         let plan = self.check_rights(draft, txn).await?;
-        match &self.key {
-            Some(key) => check_new_key(key, draft, txn).await?,
-            None => check_silence(draft, txn.catalog().pepper()),
-        }
+        self.check_secret(draft, txn).await?;
         if draft.before.is_none() && self.expires == Moment::Absent {
-            self.expire_by_plan(plan, draft, txn).await?;
+            let ends = expiry_by_plan(txn, plan, draft.state.clock.unix()).await?;
+            draft.after.members.extend(ends.map(|ends| ("Expires".to_owned(), ends.into())));
         }
         Ok(())
     }
 
     async fn after(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
+        match &self.secret {
+            Secret::Pair { key, secret } => {
+                let pair = close_pair(draft.after.id, key, secret, txn.catalog().pepper())?;
+                draft.after.links.pair = Some(pair);
+                draft.once.insert("CredentialKey".to_owned(), key.reveal().into());
+                draft.once.insert("CredentialSecret".to_owned(), secret.reveal().into());
+            }
+            Secret::Import(key) => {
+                draft.once.insert("KeyID".to_owned(), key.reveal().into());
+                if key.reveal().len() < WEAK_TOKEN_LEN {
+                    let text =
+                        format!("weak_key: KeyID has fewer than {WEAK_TOKEN_LEN} characters");
+                    draft.once.insert("Warnings".to_owned(), vec![text].into());
+                }
+            }
+            Secret::Generate | Secret::None => {}
+        }
         if draft.before.is_none() {
             let request = txn.next_id(Kind::AccessRequest).await?;
             txn.save(Kind::AccessRequest, None, &approved(&draft.after, request)).await?;
@@ -92,18 +122,11 @@ impl Writable for Credential {
             draft.belong(Kind::AccessRequest, request);
             txn.save(Kind::Credential, None, &draft.after).await?;
         }
-        if let Some(key) = &self.key {
-            draft.once.insert("KeyID".to_owned(), key.reveal().into());
-            if key.reveal().len() < WEAK_TOKEN_LEN {
-                let text = format!("weak_key: KeyID has fewer than {WEAK_TOKEN_LEN} characters");
-                draft.once.insert("Warnings".to_owned(), vec![text].into());
-            }
-        }
         write_token(txn, &draft.after).await
     }
 }
 
-/// What a credential takes from its plan and products.
+/// What a credential takes from its plan, its products and its token.
 trait Rights {
     /// Checks plan and products and answers the plan. What a credential already had may be gone:
     /// it can still be renamed and switched off.
@@ -113,10 +136,9 @@ trait Rights {
         txn: &mut Txn<'_>,
     ) -> Result<Option<u64>, StoreError>;
 
-    /// Sets the expiry of a new credential as its plan says.
-    async fn expire_by_plan(
-        &self,
-        plan: Option<u64>,
+    /// Checks a token that comes in, makes one that is to be generated, and notes what is kept.
+    async fn check_secret(
+        &mut self,
         draft: &mut Draft<'_>,
         txn: &mut Txn<'_>,
     ) -> Result<(), StoreError>;
@@ -145,6 +167,11 @@ impl Rights for Credential {
                 draft.faults.add("ProductIDs", what);
             }
         }
+        if self.plan.is_none() && kept.is_empty() && new.is_empty() {
+            // A pair for display has neither.
+            draft.after.members.remove("ProductIDs");
+            return Ok(None);
+        }
         let mut all: Vec<_> =
             had.iter().copied().filter(|id| kept.contains(&Ref::Id(*id))).collect();
         all.extend(added);
@@ -152,84 +179,45 @@ impl Rights for Credential {
         Ok(plan)
     }
 
-    async fn expire_by_plan(
-        &self,
-        plan: Option<u64>,
+    async fn check_secret(
+        &mut self,
         draft: &mut Draft<'_>,
         txn: &mut Txn<'_>,
     ) -> Result<(), StoreError> {
-        let Some(plan) = plan else { return Ok(()) };
-        let life_s = txn.object(Kind::Plan, plan).await?.and_then(|p| p.number("KeyExpiresIn"));
-        if let Some(life_s) = life_s {
-            let ends = draft.state.clock.unix().plus_ms(life_s.saturating_mul(1_000));
-            draft.after.members.insert("Expires".to_owned(), moment::exact(ends).into());
+        let mut keep = Keep::Hash;
+        if matches!(self.secret, Secret::Generate) {
+            self.secret = Secret::Import(generate()?);
+            keep = Keep::Sealed;
+        }
+        match &self.secret {
+            Secret::Import(key) => {
+                let Draft { after, faults, state, .. } = draft;
+                check_new(key, &after.members, faults, state, txn).await?;
+                after.links.token = Some(token_facts(txn.catalog().pepper(), key, keep)?);
+            }
+            Secret::Pair { .. } | Secret::None | Secret::Generate => {
+                check_silence(&draft.after, txn.catalog().pepper(), &mut draft.faults);
+            }
         }
         Ok(())
     }
 }
 
-/// Checks a token that comes in, and notes what is kept of it.
-async fn check_new_key(
-    key: &Token,
-    draft: &mut Draft<'_>,
+/// When a credential ends that is issued under a plan at `now`.
+pub(crate) async fn expiry_by_plan(
     txn: &mut Txn<'_>,
-) -> Result<(), StoreError> {
-    let pepper = txn.catalog().pepper();
-    let hash = pepper.hash(key.reveal().as_bytes());
-    let admits = draft.state.secret.matches(key.reveal().as_bytes());
-    if admits || tokens::is_one(txn, &hash).await? {
-        draft.faults.add("KeyID", "must not be an admin token");
-    }
-    for name in holders(&draft.after.members, &|text| text.contains(key.reveal())) {
-        draft.faults.add(&name, "must not contain the token");
-    }
-    if txn.get(&token_key(&hash)).await?.is_some() {
-        draft.faults.sentence("key already in use");
-    }
-    let facts = TokenFacts { hash: hex(&hash.0), mask: mask(key) };
-    draft.after.links.token = Some(facts);
-    Ok(())
-}
-
-/// Checks that a change does not write down a token of which only hash and mask are known.
-fn check_silence(draft: &mut Draft<'_>, pepper: &Pepper) {
-    let Some(token) = &draft.after.links.token else { return };
-    let Some(hash) = unhex(&token.hash) else { return };
-    let is_token = |part: &str| pepper.hash(part.as_bytes()) == hash;
-    let tells = |text: &str| mentions(text, &token.mask, is_token);
-    for name in holders(&draft.after.members, &tells) {
-        draft.faults.add(&name, "must not contain the token");
-    }
-}
-
-/// The members that hold a text of which `tells` is true; members with meanings of their own,
-/// which hold no free text, are passed over.
-fn holders(members: &Members, tells: &dyn Fn(&str) -> bool) -> Vec<String> {
-    const MEANING: [&str; 6] =
-        ["Type", "AuthTokenType", "PlanID", "ProductIDs", "Expires", "Active"];
-    let free = members.iter().filter(|(name, _)| !MEANING.contains(&name.as_str()));
-    let holding = free.filter(|(name, value)| tells(name) || holds(value, tells));
-    // A name can be the token itself: such a member is not named.
-    let safe =
-        |name: &String| if tells(name) { "a member's name".to_owned() } else { name.clone() };
-    holding.map(|(name, _)| safe(name)).collect()
-}
-
-fn holds(value: &Value, tells: &dyn Fn(&str) -> bool) -> bool {
-    match value {
-        Value::Null | Value::Bool(_) => false,
-        Value::Number(number) => tells(&number.to_string()),
-        Value::String(text) => tells(text),
-        Value::Array(values) => values.iter().any(|value| holds(value, tells)),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| tells(name) || holds(value, tells))
-        }
-    }
+    plan: Option<u64>,
+    now: UnixMs,
+) -> Result<Option<String>, StoreError> {
+    let Some(plan) = plan else { return Ok(None) };
+    let life_s = txn.object(Kind::Plan, plan).await?.and_then(|p| p.number("KeyExpiresIn"));
+    Ok(life_s.map(|life_s| moment::exact(now.plus_ms(life_s.saturating_mul(1_000)))))
 }
 
 /// The access request that a custom credential is the answer to.
 fn approved(credential: &Stored, id: u64) -> Stored {
     let mut request = Stored { id, cid: random_cid(), ..Stored::default() };
+    request.members.insert("Status".to_owned(), "approved".into());
     request.links.parent = credential.links.parent;
     request.links.credential = Some(credential.id);
     let app = credential.links.parent.unwrap_or_default();
@@ -241,103 +229,17 @@ fn approved(credential: &Stored, id: u64) -> Stored {
 }
 
 /// What is shown of a credential's token, wherever it is shown.
-pub(crate) fn facts(object: &Stored) -> [(&'static str, Value); 3] {
-    let token = object.links.token.as_ref();
+pub(crate) fn facts(object: &Stored) -> [(&'static str, Value); 5] {
+    let links = &object.links;
+    let token = links.token.as_ref();
     let hash = token.and_then(|token| token.hash.get(..HASH_DIGITS_SHOWN)).unwrap_or_default();
-    let request = object.links.request.map(|id| format!("AccessRequest#{id}"));
+    let named = |id: Option<u64>| Value::from(id.map(|id| format!("AccessRequest#{id}")));
+    let previous = links.previous.as_ref().map(|old| moment::shown(UnixMs(old.until_ms)));
     [
         ("CredentialHash", hash.into()),
         ("Expires", expiry(object).map(moment::shown).into()),
-        ("AccessRequest", request.into()),
+        ("AccessRequest", named(links.request)),
+        ("PendingAccessRequest", named(links.pending)),
+        ("PreviousExpires", previous.into()),
     ]
-}
-
-/// Writes what gateways enforce of a credential, as it, its app and the app's owner are now.
-pub(crate) async fn write_token(txn: &mut Txn<'_>, credential: &Stored) -> Result<(), StoreError> {
-    let Some(hash) = token_of(credential) else { return Ok(()) };
-    let key = token_key(&hash);
-    let app = credential.links.parent;
-    let user = match app {
-        Some(app) => txn.object(Kind::App, app).await?.and_then(|app| app.number("UserID")),
-        None => None,
-    };
-    let organisation = match user {
-        Some(user) => {
-            txn.guard(RecordKey::number(Kind::User, user)).await?;
-            let user = txn.object(Kind::User, user).await?;
-            user.and_then(|user| user.number("OrganisationID"))
-        }
-        None => None,
-    };
-    let known = txn.get(&key).await?;
-    let damaged = |_shape| StoreError::Damaged { what: "a token record" };
-    let known = known.map(|value| serde_json::from_slice(&value)).transpose().map_err(damaged)?;
-    let metadata = credential.members.get("MetaData").and_then(Value::as_object).cloned();
-    let record = KeyRecord {
-        credential: credential.id,
-        pepper: txn.catalog().pepper().id(),
-        org: ORG.to_owned(),
-        products: credential.numbers("ProductIDs"),
-        plan: credential.number("PlanID"),
-        inactive: !credential.flag("Active"),
-        expires_ms: expiry(credential).map(|at| at.0),
-        app,
-        user,
-        organisation,
-        metadata: metadata.unwrap_or_default(),
-        ..known.unwrap_or_default()
-    };
-    let value = serde_json::to_vec(&record).map_err(damaged)?;
-    txn.put(key, Some(value)).await
-}
-
-/// The token of a credential.
-pub(crate) fn token_of(credential: &Stored) -> Option<TokenHash> {
-    credential.links.token.as_ref().and_then(|token| unhex(&token.hash))
-}
-
-/// Writes the tokens of an app anew, after what they carry of the app changed.
-pub(crate) async fn rewrite_tokens(txn: &mut Txn<'_>, app: u64) -> Result<(), StoreError> {
-    for id in txn.members((Kind::App, app), Kind::Credential, usize::MAX).await? {
-        if let Some(credential) = txn.object(Kind::Credential, id).await? {
-            write_token(txn, &credential).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Deletes a credential with its token and its access request.
-pub(crate) async fn remove(txn: &mut Txn<'_>, credential: &Stored) -> Result<(), StoreError> {
-    if let Some(hash) = token_of(credential) {
-        txn.put(token_key(&hash), None).await?;
-    }
-    if let Some(id) = credential.links.request
-        && let Some(request) = txn.object(Kind::AccessRequest, id).await?
-    {
-        txn.erase(Kind::AccessRequest, &request).await?;
-    }
-    txn.erase(Kind::Credential, credential).await
-}
-
-fn expiry(object: &Stored) -> Option<UnixMs> {
-    moment::parse(object.text("Expires")).ok().flatten()
-}
-
-fn token_key(hash: &TokenHash) -> RecordKey {
-    RecordKey::bytes(Kind::Token, hash.0)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<TokenHash> {
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(TokenHash(bytes))
 }

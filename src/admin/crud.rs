@@ -11,6 +11,7 @@ use super::answer::{Answer, Refusal};
 use super::call::{Call, Paging};
 use super::draft::Draft;
 use super::txn::{Txn, decode};
+use crate::domain::seal::Reveal;
 use crate::store::{Kind, RecordStore, StoreError};
 use crate::wire::portal::credential::Purpose;
 use crate::wire::portal::fields::{Faults, Fields, Members, Ref};
@@ -84,10 +85,22 @@ pub(crate) struct View {
     pub(crate) row: bool,
     /// With limits as texts.
     pub(crate) texts: bool,
+    /// With secrets that may be shown again, or masked.
+    pub(crate) reveal: Reveal,
+}
+
+impl View {
+    /// How one object is shown in answer to a call.
+    pub(crate) fn of(state: &AdminState, call: &Call) -> Self {
+        Self { row: false, texts: call.texts, reveal: state.reveal }
+    }
 }
 
 /// One request as a transaction, run again when others were faster.
 pub(crate) trait Operation: 'static {
+    /// Whether it is one of the portal's actions, which say `"status":"error"` when refused.
+    const ACTION: bool = false;
+
     /// Reads, checks, and leaves writes in `txn`.
     fn run(
         state: &AdminState,
@@ -108,12 +121,12 @@ pub(crate) struct Update<R>(PhantomData<R>);
 pub(crate) struct Delete<R>(PhantomData<R>);
 
 impl<R: Resource> Operation for Index<R> {
-    async fn run(_: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+    async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let owner = scope::<R>(txn, call).await?;
         let paging = call.paging.clone().map_err(Refusal::Faults)?;
         let mut rows = Vec::new();
         for object in objects(txn, R::KIND, owner, paging).await? {
-            let view = View { row: true, texts: call.texts };
+            let view = View { row: true, ..View::of(state, call) };
             rows.push(Value::from(R::show(&object, txn, view).await?));
         }
         let rows = Value::from(rows);
@@ -123,9 +136,9 @@ impl<R: Resource> Operation for Index<R> {
 }
 
 impl<R: Resource> Operation for Show<R> {
-    async fn run(_: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+    async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let object = find::<R>(txn, call, StatusCode::NOT_FOUND).await?;
-        let body = R::show(&object, txn, View { row: false, texts: call.texts }).await?.into();
+        let body = R::show(&object, txn, View::of(state, call)).await?.into();
         Ok(Answer { status: StatusCode::OK, body, object: named::<R>(object.id) })
     }
 }
@@ -196,7 +209,7 @@ async fn write<R: Writable>(
     draft.guard_owners(txn).await?;
     txn.save(R::KIND, draft.before.as_ref(), &draft.after).await?;
     item.after(&mut draft, txn).await?;
-    let mut shown = R::show(&draft.after, txn, View { row: false, texts: call.texts }).await?;
+    let mut shown = R::show(&draft.after, txn, View::of(state, call)).await?;
     shown.append(&mut draft.once);
     let status = if creates { R::CREATED } else { StatusCode::OK };
     Ok(Answer { status, body: shown.into(), object: named::<R>(draft.after.id) })

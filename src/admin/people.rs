@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::answer::Refusal;
-use super::credentials;
 use super::crud::{Resource, View, Writable, base};
 use super::draft::Draft;
+use super::keys;
 use super::organisations::team_row;
 use super::requests::AppRequest;
 use super::txn::{Txn, kind_byte, name_entry};
@@ -57,7 +57,7 @@ impl Writable for App {
     async fn after(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         let before = draft.before.as_ref().and_then(|app| app.number("UserID"));
         if before.is_some() && before != draft.after.number("UserID") {
-            credentials::rewrite_tokens(txn, draft.after.id).await?;
+            keys::rewrite_tokens(txn, draft.after.id).await?;
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Writable for App {
 async fn remove_credentials(txn: &mut Txn<'_>, app: u64) -> Result<(), StoreError> {
     for id in txn.members((Kind::App, app), Kind::Credential, usize::MAX).await? {
         if let Some(credential) = txn.object(Kind::Credential, id).await? {
-            credentials::remove(txn, &credential).await?;
+            keys::remove(txn, &credential).await?;
         }
     }
     for id in txn.members((Kind::App, app), Kind::AccessRequest, usize::MAX).await? {
@@ -172,7 +172,7 @@ pub(crate) async fn place(
 /// Writes the tokens of a user's apps anew, after what they carry of the user changed.
 pub(crate) async fn rewrite_tokens(txn: &mut Txn<'_>, user: u64) -> Result<(), StoreError> {
     for app in txn.members((Kind::User, user), Kind::App, usize::MAX).await? {
-        credentials::rewrite_tokens(txn, app).await?;
+        keys::rewrite_tokens(txn, app).await?;
     }
     Ok(())
 }

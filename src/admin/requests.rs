@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use super::answer::Refusal;
-use super::credentials::{facts, remove};
+use super::credentials::facts;
 use super::crud::{Resource, View, base};
+use super::keys::{remove, shown_token};
 use super::txn::Txn;
 use crate::store::{Kind, StoreError};
 use crate::wire::portal::fields::Members;
@@ -71,11 +72,12 @@ impl Resource for Issued {
     const SCOPE: &'static [(Kind, &'static str)] =
         &[(Kind::App, "app"), (Kind::AccessRequest, "access request")];
 
-    async fn show(object: &Stored, _: &mut Txn<'_>, _: View) -> Result<Members, StoreError> {
+    async fn show(object: &Stored, txn: &mut Txn<'_>, view: View) -> Result<Members, StoreError> {
         let mut shown = Members::new();
-        let token = object.links.token.as_ref().map(|token| token.mask.clone());
+        let token = shown_token(object, txn.catalog().pepper(), view.reveal);
         shown.insert("ID".to_owned(), object.id.into());
-        shown.insert("Credential".to_owned(), token.unwrap_or_default().into());
+        let token = if token.is_null() { "".into() } else { token };
+        shown.insert("Credential".to_owned(), token);
         shown.extend(facts(object).map(|(name, value)| (name.to_owned(), value)));
         // Of OAuth clients; here always empty.
         for name in [

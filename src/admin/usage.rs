@@ -6,23 +6,25 @@ use serde_json::{Value, json};
 use super::AdminState;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
-use super::credentials::token_of;
-use super::crud::Operation;
+use super::crud::{self, Operation};
+use super::keys::{put_record, record, token_of, write_token};
 use super::txn::Txn;
 use crate::domain::grant::LimitScope;
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
 use crate::enforce::{LimitUsage, LimitUsed, Usage};
-use crate::store::{Kind, RecordKey, StoreError};
+use crate::store::Kind;
+use crate::wire::portal::credential::Credential;
 use crate::wire::portal::fields::Ref;
 use crate::wire::portal::stored::Stored;
 use crate::wire::portal::{moment, plan};
-use crate::wire::record::KeyRecord;
 
 /// Shows what a credential has used. Nothing is charged.
 pub(crate) struct ShowUsage;
 /// Begins new windows for the quotas that are a credential's own.
 pub(crate) struct ResetQuota;
+/// The same, by the credential's path in the portal.
+pub(crate) struct ResetIssued;
 
 impl Operation for ShowUsage {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
@@ -46,20 +48,41 @@ impl Operation for ShowUsage {
 
 impl Operation for ResetQuota {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
-        let (credential, token) = find(txn, call).await?;
-        let usage = usage(state, &token).await?;
-        let key = RecordKey::bytes(Kind::Token, token.0);
-        let damaged = |_shape| StoreError::Damaged { what: "a token record" };
-        let value = txn.get(&key).await?.ok_or_else(without_token)?;
-        let mut record: KeyRecord = serde_json::from_slice(&value).map_err(damaged)?;
-        record.resets = record.resets.saturating_add(1);
-        txn.put(key, Some(serde_json::to_vec(&record).map_err(damaged)?)).await?;
-        let shared = usage.limits.iter().map(|limit| &limit.scope);
-        let shared: Vec<_> =
-            shared.filter(|scope| scope.is_shared()).map(LimitScope::noun).collect();
-        let body = json!({ "status": "ok", "resets": record.resets, "not_reset": shared });
-        Ok(Answer { status: StatusCode::OK, body, object: named(&credential) })
+        let (credential, _) = find(txn, call).await?;
+        reset(state, txn, &credential).await
     }
+}
+
+impl Operation for ResetIssued {
+    const ACTION: bool = true;
+
+    async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+        let credential = crud::find::<Credential>(txn, call, StatusCode::NOT_FOUND).await?;
+        reset(state, txn, &credential).await
+    }
+}
+
+async fn reset(
+    state: &AdminState,
+    txn: &mut Txn<'_>,
+    credential: &Stored,
+) -> Result<Answer, Refusal> {
+    let token = token_of(credential).ok_or_else(without_token)?;
+    let usage = usage(state, &token).await?;
+    let mut known = record(txn, &token).await?.ok_or_else(without_token)?;
+    known.resets = known.resets.saturating_add(1);
+    put_record(txn, &token, &known).await?;
+    // A token that is on its way out counts with it.
+    write_token(txn, credential).await?;
+    let shared = usage.limits.iter().map(|limit| &limit.scope);
+    let shared: Vec<_> = shared.filter(|scope| scope.is_shared()).map(LimitScope::noun).collect();
+    let body = json!({
+        "status": "ok",
+        "message": "quota reset",
+        "resets": known.resets,
+        "not_reset": shared,
+    });
+    Ok(Answer { status: StatusCode::OK, body, object: named(credential) })
 }
 
 /// The credential that the path names, and its token.

@@ -37,6 +37,7 @@ pub(super) fn credential(value: &[u8]) -> Result<(Credential, u64), String> {
         credential.status = Status::Inactive;
     }
     credential.expires = record.expires_ms.map(UnixMs).or(credential.expires);
+    credential.retires = record.retires_ms.map(UnixMs);
     credential.owner = Owner {
         app: record.app.map(AppId),
         user: record.user.map(UserId),

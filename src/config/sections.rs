@@ -7,10 +7,11 @@ use toml::Table;
 
 use crate::config::reader::Reader;
 use crate::config::{
-    AccessLog, AdminConfig, AuthConfig, Config, Fault, LogConfig, PoliciesConfig, ProxyConfig,
-    apis, store,
+    AccessLog, AdminConfig, AuthConfig, Config, Fault, LogConfig, PoliciesConfig, PortalConfig,
+    ProxyConfig, apis, store,
 };
 use crate::domain::policy::{FailureMode, QuotaScope};
+use crate::domain::seal::Reveal;
 use crate::domain::token::Token;
 
 /// The shortest admin secret, in characters.
@@ -25,10 +26,11 @@ pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Opti
     let store = top.section("store", |r| store::read(r, folder));
     let auth = top.section("auth", auth);
     let policies = top.section("policies", policies);
+    let portal = top.section("portal", portal);
     let log = top.section("log", |r| log(r, folder));
     let apis = apis::read(&mut top);
     top.finish();
-    Some(Config { proxy, admin: admin?, store, auth, policies, log, apis })
+    Some(Config { proxy, admin: admin?, store, auth, policies, portal, log, apis })
 }
 
 fn proxy(r: &mut Reader<'_>) -> ProxyConfig {
@@ -139,6 +141,11 @@ const QUOTA_SCOPES: &[(&str, QuotaScope)] = &[
     ("developer", QuotaScope::Developer),
     ("organisation", QuotaScope::Organisation),
 ];
+
+fn portal(r: &mut Reader<'_>) -> PortalConfig {
+    let words = [("always", Reveal::Always), ("once", Reveal::Once)];
+    PortalConfig { reveal: r.word("reveal", &words, Reveal::default()) }
+}
 
 fn log(r: &mut Reader<'_>, folder: &Path) -> LogConfig {
     let filter = r.text("filter").unwrap_or_else(|| "info".into());

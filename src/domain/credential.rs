@@ -18,6 +18,8 @@ pub struct Credential {
     pub status: Status,
     /// When it stops working; `None` is never.
     pub expires: Option<UnixMs>,
+    /// When this token of it goes: another one has taken its place, and it is unknown from then on.
+    pub retires: Option<UnixMs>,
     /// Its policies. Their order decides nothing but whose metadata wins.
     pub policies: Vec<PolicyRef>,
     /// Limits of its own, which count for what no policy sets.
@@ -49,6 +51,7 @@ impl Credential {
             org,
             status: Status::Active,
             expires: None,
+            retires: None,
             policies: Vec::new(),
             limits: Limits::default(),
             access: BTreeMap::new(),

@@ -6,6 +6,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::domain::seal::Seal;
+
 /// The shortest token we accept, in bytes (Tyk's floor, reference `min_token_length`).
 pub const TOKEN_LEN_MIN: usize = 3;
 /// The longest token we accept, in bytes: longer ones are refused before they are hashed.
@@ -16,7 +18,27 @@ pub const TOKEN_LEN_MAX: usize = 4096;
 /// It has no `Display`, `PartialEq`, `Clone` or serialisation, and `Debug` shows its length only.
 pub struct Token(Zeroizing<String>);
 
+/// Random bytes in a generated token: 160 bits.
+pub const NOISE_LEN: usize = 20;
+/// Digits that 160 bits take in base 62.
+const NOISE_DIGITS: usize = 27;
+/// Digits that a CRC-32 takes in base 62.
+const CHECK_DIGITS: usize = 6;
+
 impl Token {
+    /// Makes a token of random bytes: `tp_`, 27 digits of base 62, `_`, and in 6 more the CRC-32 of
+    /// all before the second `_`. Prefix and checksum let scanners of code and logs find leaked
+    /// tokens without asking anybody; whoever checks a request does not rely on them.
+    #[must_use]
+    pub fn generate(noise: [u8; NOISE_LEN]) -> Self {
+        let mut text = Zeroizing::new(String::from("tp_"));
+        base62(&mut text, &noise, NOISE_DIGITS);
+        let check = crc32fast::hash(text.as_bytes());
+        text.push('_');
+        base62(&mut text, &check.to_be_bytes(), CHECK_DIGITS);
+        Self(text)
+    }
+
     /// Takes a token as a caller gave it.
     #[must_use]
     pub fn new(text: String) -> Self {
@@ -28,6 +50,26 @@ impl Token {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+}
+
+/// Writes a big-endian number in base 62, with leading zeros up to `digits`.
+fn base62(text: &mut String, number: &[u8], digits: usize) {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut rest = Zeroizing::new(number.to_vec());
+    let mut reversed = Zeroizing::new(Vec::with_capacity(digits));
+    for _ in 0..digits {
+        let mut remainder = 0_u32;
+        for byte in rest.iter_mut() {
+            let value = remainder << 8 | u32::from(*byte);
+            remainder = value % 62;
+            // Below 256, since the remainder before was below 62.
+            *byte = u8::try_from(value / 62).unwrap_or(u8::MAX);
+        }
+        let digit = usize::try_from(remainder).ok().and_then(|at| DIGITS.get(at));
+        reversed.push(digit.copied().unwrap_or(b'0'));
+    }
+    debug_assert!(rest.iter().all(|byte| *byte == 0), "{digits} digits hold the number");
+    text.extend(reversed.iter().rev().map(|digit| char::from(*digit)));
 }
 
 impl fmt::Debug for Token {
@@ -65,8 +107,13 @@ impl fmt::Debug for TokenHash {
 #[derive(Clone)]
 pub struct Pepper {
     keyed: Hmac<Sha256>,
+    seal: Seal,
     id: u32,
 }
+
+/// What the sealing key is derived for. With the counter byte it is not 32 bytes long, as every
+/// input of the token hash is: the two uses of the pepper never meet.
+const SEAL_INFO: &[u8] = b"turnpike/seal/v1";
 
 impl Pepper {
     /// Keys the hash. The id (first four bytes of the key's own hash) goes into records.
@@ -82,13 +129,25 @@ impl Pepper {
         let keyed = Hmac::<Sha256>::new(&block.into());
         block.zeroize();
         key.zeroize();
-        Self { keyed, id: u32::from_be_bytes([a, b, c, d]) }
+        // HKDF-Expand (RFC 5869, 2.3), whose first block is all of a 32-byte key. The pepper is
+        // uniform already, so that it needs no HKDF-Extract.
+        let mut expand = keyed.clone();
+        expand.update(SEAL_INFO);
+        expand.update(&[1]);
+        let seal = Seal::new(expand.finalize().into_bytes().into());
+        Self { keyed, seal, id: u32::from_be_bytes([a, b, c, d]) }
     }
 
     /// Tells peppers apart without telling anything of the key.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// What secrets that are shown again are sealed with.
+    #[must_use]
+    pub fn seal(&self) -> &Seal {
+        &self.seal
     }
 
     /// Hashes a token in the clear.
@@ -122,6 +181,22 @@ mod tests {
         let sha: [u8; 32] = Sha256::digest(b"LEG-00fa").into();
         assert_eq!(pepper.hash(b"LEG-00fa"), pepper.hash_sha256(&sha));
         assert_ne!(pepper.hash(b"LEG-00fa"), Pepper::new([8; 32]).hash(b"LEG-00fa"));
+    }
+
+    #[test]
+    fn a_generated_token_has_prefix_noise_and_checksum() {
+        let check = |noise, expect: &str| assert_eq!(Token::generate(noise).reveal(), expect);
+        // Both by Python: digits of int.from_bytes(noise, "big"), zlib.crc32 of what is before.
+        check([0; 20], "tp_000000000000000000000000000_3PgSff");
+        check([0xff; 20], "tp_aWgEPTl1tmebfsQzFP4bxwgy80V_360z6w");
+    }
+
+    #[test]
+    fn another_pepper_seals_otherwise() {
+        let (secret, nonce) = (Token::new("secret".into()), [0; 24]);
+        let close = |pepper: [u8; 32]| Pepper::new(pepper).seal().close(&secret, b"", nonce);
+        assert_eq!(close([7; 32]), close([7; 32]));
+        assert_ne!(close([7; 32]), close([8; 32]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One credential as requests see it: its grant, compiled, with the slots its limits charge.
 
 use crate::catalog::Snapshot;
+use crate::clock::Clock;
 use crate::domain::api::Api;
 use crate::domain::credential::Credential;
 use crate::domain::decision::Access;
@@ -94,6 +95,12 @@ impl Session {
     /// Whether the credential may be used on an API of this organisation at all.
     pub(super) fn is_of(&self, api: &Api) -> bool {
         self.record.credential.org == api.org
+    }
+
+    /// Whether another token took the place of this one, and its time beside that one is over.
+    pub(super) fn has_retired(&self, clock: &dyn Clock) -> bool {
+        // Few tokens retire: for all others the clock is not read.
+        self.record.credential.retires.is_some_and(|retires| retires <= clock.unix())
     }
 }
 

@@ -33,6 +33,10 @@ pub struct KeyRecord {
     /// First instant at which it is refused, in unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
+    /// Another token took this one's place: first instant at which this one is unknown, in unix
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires_ms: Option<u64>,
     /// The app it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<u64>,

@@ -21,12 +21,13 @@ use turnpike::domain::grant::Defaults;
 use turnpike::domain::merge::Mode;
 use turnpike::domain::pattern::TykMatching;
 use turnpike::domain::policy::{FailureMode, QuotaScope};
+use turnpike::domain::seal::Reveal;
 use turnpike::domain::time::UnixMs;
 use turnpike::domain::token::Pepper;
 use turnpike::enforce::{Decision, Enforcer, Facts, Settings};
 use turnpike::metrics::Metrics;
 use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use turnpike::store::{AnyStore, StoreError};
+use turnpike::store::{AnyStore, Kind, RecordStore, StoreError};
 
 pub const SECRET: &str = "an-admin-secret-of-tests";
 
@@ -56,6 +57,7 @@ pub struct Gate {
     pub catalog: Arc<Catalog>,
     pub enforcer: Arc<Enforcer>,
     pub metrics: Arc<Metrics>,
+    state: AdminState,
     admin: Router,
     pub folder: Arc<tempfile::TempDir>,
 }
@@ -111,8 +113,46 @@ impl Gate {
         let secret = AdminSecret::parse(SECRET).unwrap();
         let enforcer = Arc::new(enforcer);
         let state = AdminState::new(Arc::clone(&catalog), dyn_clock, secret, Arc::clone(&enforcer));
-        let admin = admin::router(state);
-        Self { clock, catalog, enforcer, metrics, admin, folder }
+        let admin = admin::router(state.clone());
+        Self { clock, catalog, enforcer, metrics, state, admin, folder }
+    }
+
+    /// The same with another choice of how often generated tokens are shown.
+    pub fn with_reveal(mut self, reveal: Reveal) -> Self {
+        self.admin = admin::router(self.state.clone().with_reveal(reveal));
+        self
+    }
+
+    /// A request that is answered with `status`; the answer.
+    #[track_caller]
+    pub fn ok<'a>(
+        &'a self,
+        status: u16,
+        method: &'a str,
+        path: &'a str,
+        body: Value,
+    ) -> impl Future<Output = Value> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let (got, answer) = self.call(method, path, body).await;
+            assert_eq!(got.as_u16(), status, "{method} {path} at {caller}: {answer}");
+            answer
+        }
+    }
+
+    /// No record and no file of the store holds a text.
+    pub async fn holds_nowhere(&self, text: &str) {
+        let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        for file in std::fs::read_dir(self.folder.path()).unwrap() {
+            let path = file.unwrap().path();
+            assert!(!holds(&std::fs::read(&path).unwrap()), "{} holds {text}", path.display());
+        }
+    }
+
+    /// How many tokens gateways know.
+    pub async fn tokens(&self) -> usize {
+        let page = self.catalog.store().list(Kind::Token, &[], None, 1_000).await.unwrap();
+        page.records.len()
     }
 
     pub async fn call(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
@@ -125,7 +165,7 @@ impl Gate {
             .method(method)
             .uri(path)
             .header("authorization", SECRET)
-            .body(Body::from(body.to_string()))
+            .body(Body::from(if body.is_null() { String::new() } else { body.to_string() }))
             .unwrap();
         let answer = self.admin.clone().oneshot(request).await.unwrap();
         let status = answer.status();
@@ -154,10 +194,22 @@ impl Gate {
     /// Imports a token; answers the app and the credential.
     pub async fn import(&self, token: &str, plan: u64, products: &[u64]) -> (u64, u64) {
         let app = self.post("/apps", json!({"Name": token, "UserID": 1})).await;
-        let body = json!({"Alias": "one", "Type": "CREDENTIAL_TYPE_TYK_MANAGED",
+        (app, self.import_into(app, "one", token, plan, products).await)
+    }
+
+    /// Imports a token into an app; answers the credential.
+    pub async fn import_into(
+        &self,
+        app: u64,
+        alias: &str,
+        token: &str,
+        plan: u64,
+        products: &[u64],
+    ) -> u64 {
+        let body = json!({"Alias": alias, "Type": "CREDENTIAL_TYPE_TYK_MANAGED",
             "AuthenticationMethod": "authToken", "AuthTokenType": "AUTH_TOKEN_CUSTOM",
             "KeyID": token, "PlanID": plan, "ProductIDs": products});
-        (app, self.post(&format!("/apps/{app}/custom_credentials"), body).await)
+        self.post(&format!("/apps/{app}/custom_credentials"), body).await
     }
 
     /// A plan, product `[a]` and token `tok` at once.

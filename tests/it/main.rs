@@ -49,6 +49,9 @@ mod admin_tokens;
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
 
+/// Credentials: generated, rotated, suspended, expired, revoked.
+mod portal_lifecycle;
+
 /// The built binary and an upstream that counts.
 mod process;
 

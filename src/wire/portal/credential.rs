@@ -20,8 +20,8 @@ pub enum Purpose {
 pub struct Credential {
     /// Its name, unique within the app.
     pub alias: String,
-    /// The token; only when it is made.
-    pub key: Option<Token>,
+    /// What it is made of; only when it is made.
+    pub secret: Secret,
     /// Limits.
     pub plan: Option<Ref>,
     /// Access rights.
@@ -30,6 +30,24 @@ pub struct Credential {
     pub expires: Moment,
     /// Whether it is switched on.
     pub active: bool,
+}
+
+/// What a new credential is made of.
+#[derive(Debug)]
+pub enum Secret {
+    /// It has what it needs already, or its body is at fault.
+    None,
+    /// A token that exists elsewhere.
+    Import(Token),
+    /// A token to be generated.
+    Generate,
+    /// A key and a secret that are kept for display and open nothing here.
+    Pair {
+        /// The key.
+        key: Token,
+        /// The secret.
+        secret: Token,
+    },
 }
 
 /// Where a credential comes from.
@@ -49,29 +67,45 @@ impl Credential {
     /// Reads a body or the members of a record, and checks what can be checked without the store.
     ///
     /// The portal's own template carries every field at once, so that fields which do not matter
-    /// for the type in question are read by nobody: `CredentialKey`, `CredentialSecret`,
-    /// `ProviderID`, `ClientTypeID`. `AuthenticationMethod` is free text in the portal's API;
-    /// whatever names no OAuth counts as the token method.
+    /// for the type in question are read by nobody. `AuthenticationMethod` is free text in the
+    /// portal's API; whatever names no OAuth counts as the token method.
     pub fn read(fields: &mut Fields<'_>, purpose: Purpose) -> Self {
         let alias = fields.required_line("Alias");
         let key = fields.secret("KeyID");
-        for secret in ["CredentialKey", "CredentialSecret", "ProviderID", "ClientTypeID"] {
-            fields.discard(secret);
+        let pair = (fields.secret("CredentialKey"), fields.secret("CredentialSecret"));
+        for member in ["ProviderID", "ClientTypeID"] {
+            fields.discard(member);
         }
-        check_method(fields, key.as_ref(), purpose);
-        let plan = fields.reference("PlanID");
-        let had_products = fields.has("ProductIDs");
-        let products = fields.references("ProductIDs");
-        if plan.is_none() && !fields.faulted("PlanID") {
-            fields.fault("PlanID", "is required");
+        let sources = [
+            ("CREDENTIAL_TYPE_TYK_MANAGED", Source::Managed),
+            ("CREDENTIAL_TYPE_CUSTOM", Source::Pair),
+        ];
+        if !fields.has("Type") {
+            fields.fault("Type", "is required");
         }
-        if products.is_empty() && !(had_products && fields.faulted("ProductIDs")) {
-            fields.fault("ProductIDs", "must name at least one product");
+        let source = fields.choice("Type", &sources);
+        let method = fields.line("AuthenticationMethod");
+        if source == Some(Source::Managed) && is_oauth(&method) {
+            fields.fault("AuthenticationMethod", "must be a token method: OAuth is not supported");
         }
+        let secret = match source {
+            Some(Source::Managed) => token(fields, key, purpose),
+            Some(Source::Pair) => {
+                for member in ["PlanID", "ProductIDs", "AuthTokenType"] {
+                    fields.discard(member);
+                }
+                self::pair(fields, pair, purpose)
+            }
+            None => Secret::None,
+        };
+        let (plan, products) = match source {
+            Some(Source::Pair) => (None, Vec::new()),
+            Some(Source::Managed) | None => rights(fields),
+        };
         let expires = fields.moment("Expires");
         let active = fields.flag("Active", Flag::On);
         fields.object("MetaData");
-        Self { alias, key, plan, products, expires, active }
+        Self { alias, secret, plan, products, expires, active }
     }
 
     /// Keeps the exact expiry when a body brings it back as it was shown, in minutes.
@@ -82,50 +116,102 @@ impl Credential {
     }
 }
 
-fn check_method(fields: &mut Fields<'_>, key: Option<&Token>, purpose: Purpose) {
-    let sources = [
-        ("CREDENTIAL_TYPE_TYK_MANAGED", Source::Managed),
-        ("CREDENTIAL_TYPE_CUSTOM", Source::Pair),
-    ];
+/// Exactly one plan, and at least one product.
+fn rights(fields: &mut Fields<'_>) -> (Option<Ref>, Vec<Ref>) {
+    let plan = fields.reference("PlanID");
+    let had_products = fields.has("ProductIDs");
+    let products = fields.references("ProductIDs");
+    if plan.is_none() && !fields.faulted("PlanID") {
+        fields.fault("PlanID", "is required");
+    }
+    if products.is_empty() && !(had_products && fields.faulted("ProductIDs")) {
+        fields.fault("ProductIDs", "must name at least one product");
+    }
+    (plan, products)
+}
+
+fn token(fields: &mut Fields<'_>, key: Option<Token>, purpose: Purpose) -> Secret {
     let types = [
         ("AUTH_TOKEN_CUSTOM", TokenType::Custom),
         ("AUTH_TOKEN_TYPE_CUSTOM", TokenType::Custom),
         ("AUTH_TOKEN_STANDARD", TokenType::Standard),
         ("AUTH_TOKEN_TYPE_STANDARD", TokenType::Standard),
     ];
-    if !fields.has("Type") {
-        fields.fault("Type", "is required");
-    }
-    let source = fields.choice("Type", &sources);
-    let method = fields.line("AuthenticationMethod");
     let had_type = fields.has("AuthTokenType");
     let token_type = fields.choice("AuthTokenType", &types);
-    match source {
-        Some(Source::Managed) if is_oauth(&method) => {
-            fields.fault("AuthenticationMethod", "must be a token method: OAuth is not supported");
-        }
-        Some(Source::Managed) => {}
-        Some(Source::Pair) => {
-            fields.fault("Type", "CREDENTIAL_TYPE_CUSTOM is not supported: pairs cannot be kept");
-            return;
-        }
-        None => return,
-    }
     match (token_type, key) {
-        (None, _) if had_type => {}
-        (None, _) => fields.fault("AuthTokenType", "is required"),
-        (Some(TokenType::Standard), _) => {
-            fields.fault("AuthTokenType", "must be AUTH_TOKEN_CUSTOM: tokens are only imported");
+        _ if purpose == Purpose::Change => Secret::None,
+        (None, _) if had_type => Secret::None,
+        (None, _) => {
+            fields.fault("AuthTokenType", "is required");
+            Secret::None
         }
-        (Some(TokenType::Custom), Some(key)) => check_key(fields, key),
-        (Some(TokenType::Custom), None)
-            if purpose == Purpose::Create && !fields.faulted("KeyID") =>
-        {
-            fields.fault("KeyID", "is required when AuthTokenType is AUTH_TOKEN_CUSTOM");
+        (Some(TokenType::Standard), None) => Secret::Generate,
+        (Some(TokenType::Standard), Some(_)) => {
+            fields.fault("KeyID", "must be absent when AuthTokenType is AUTH_TOKEN_STANDARD");
+            Secret::None
         }
-        (Some(TokenType::Custom), None) => {}
+        (Some(TokenType::Custom), Some(key)) => {
+            check_key(fields, &key);
+            Secret::Import(key)
+        }
+        (Some(TokenType::Custom), None) => {
+            if !fields.faulted("KeyID") {
+                fields.fault("KeyID", "is required when AuthTokenType is AUTH_TOKEN_CUSTOM");
+            }
+            Secret::None
+        }
     }
 }
+
+fn pair(fields: &mut Fields<'_>, pair: (Option<Token>, Option<Token>), purpose: Purpose) -> Secret {
+    if purpose == Purpose::Change {
+        return Secret::None;
+    }
+    let (key, secret) = pair;
+    for (name, part) in [("CredentialKey", &key), ("CredentialSecret", &secret)] {
+        let len = part.as_ref().map_or(0, |part| part.reveal().len());
+        if TOKEN_LEN_MAX < len {
+            fields.fault(name, format_args!("must be at most {TOKEN_LEN_MAX} bytes long"));
+        }
+    }
+    let Some(key) = key else {
+        if !fields.faulted("CredentialKey") {
+            fields.fault("CredentialKey", "is required when Type is CREDENTIAL_TYPE_CUSTOM");
+        }
+        return Secret::None;
+    };
+    Secret::Pair { key, secret: secret.unwrap_or_else(|| Token::new(String::new())) }
+}
+
+/// How a token is to be replaced.
+#[derive(Debug)]
+pub struct Rotation {
+    /// The new token; one is generated when there is none.
+    pub key: Option<Token>,
+    /// For how many seconds the old token goes on working beside the new one.
+    pub grace_s: u64,
+}
+
+impl Rotation {
+    /// Reads a body.
+    pub fn read(fields: &mut Fields<'_>) -> Self {
+        let key = fields.secret("KeyID");
+        if let Some(key) = &key {
+            check_key(fields, key);
+        }
+        let grace_s = u64::try_from(fields.whole("GracePeriod")).ok();
+        let grace_s = grace_s.filter(|seconds| *seconds <= GRACE_S_MAX);
+        if grace_s.is_none() {
+            fields.fault("GracePeriod", format_args!("must be 0 to {GRACE_S_MAX} seconds"));
+        }
+        Self { key, grace_s: grace_s.unwrap_or(0) }
+    }
+}
+
+/// The longest time that two tokens of a credential work side by side: who has not changed over
+/// within a quarter will not do so in time.
+const GRACE_S_MAX: u64 = 90 * 86_400;
 
 /// The rules of an imported token. No fault shows any of it.
 fn check_key(fields: &mut Fields<'_>, key: &Token) {

@@ -45,18 +45,65 @@ pub struct Links {
     /// A credential's token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenFacts>,
+    /// An existing credential that an access request changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<u64>,
+    /// The access request that waits to change a credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<u64>,
+    /// The token that a credential's token took the place of, while both work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+    /// The key and the secret of a credential that is kept for display.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<Pair>,
+    /// How often a user asked for plans, for as long as their intervals last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<Asked>,
     /// The team that an organisation's users are in when they are in no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_team: Option<u64>,
 }
 
-/// What is kept of an imported token.
+/// A token on its way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// Its hash, in hexadecimal digits.
+    pub hash: String,
+    /// First instant at which it is unknown, in unix milliseconds.
+    pub until_ms: u64,
+}
+
+/// A key and a secret, each sealed, in hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The key.
+    pub key: String,
+    /// The secret.
+    pub secret: String,
+}
+
+/// How often one plan was asked for within its interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The plan.
+    pub plan: u64,
+    /// When the interval ends, in unix milliseconds.
+    pub until_ms: u64,
+    /// Requests in it so far.
+    pub count: u64,
+}
+
+/// What is kept of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenFacts {
     /// Its hash, in hexadecimal digits.
     pub hash: String,
     /// What is shown of it.
     pub mask: String,
+    /// The token itself, sealed, in hexadecimal digits: only of one that was generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
 }
 
 impl Stored {

@@ -91,6 +91,7 @@ impl Session {
             org,
             status: if self.is_inactive { Status::Inactive } else { Status::Active },
             expires: unix_seconds(self.expires).map(to_ms),
+            retires: None,
             policies: self.policies()?,
             limits: self.limit.to_domain()?,
             access: access_to_domain(&self.access_rights)?,
