@@ -78,7 +78,6 @@ async fn reset(
     let shared: Vec<_> = shared.filter(|scope| scope.is_shared()).map(LimitScope::noun).collect();
     let body = json!({
         "status": "ok",
-        "message": "quota reset",
         "resets": known.resets,
         "not_reset": shared,
     });
