@@ -67,6 +67,8 @@ pub struct ProxyConfig {
     pub keep_alive_ms: u64,
     /// Idle connections kept to one upstream.
     pub upstream_idle_max: usize,
+    /// How often the names of targets are resolved, in milliseconds.
+    pub resolve_every_ms: u64,
 }
 
 /// `[admin]`

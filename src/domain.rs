@@ -3,6 +3,7 @@
 //! No I/O, no async, no clock, no logging, no serde, no HTTP types. Time is an argument.
 
 pub mod api;
+pub mod balance;
 pub mod counter;
 pub mod credential;
 pub mod decision;

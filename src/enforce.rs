@@ -20,6 +20,7 @@ use crate::domain::token::{TOKEN_LEN_MAX, TOKEN_LEN_MIN};
 use crate::metrics::Metrics;
 use crate::store::{AnyStore, StoreError};
 
+mod again;
 mod failures;
 mod in_flight;
 mod ledger;

@@ -18,6 +18,9 @@ use crate::domain::id::ApiId;
 use crate::domain::reading::LimitKind;
 
 mod names;
+mod upstream;
+
+pub use upstream::{Attempt, TargetMetrics};
 
 /// Bounds of the overhead histogram, in seconds: a decision takes microseconds.
 const OVERHEAD_BUCKETS: &[f64] =
@@ -76,6 +79,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     access_log_dropped: IntCounter,
     panics: IntCounter,
+    targets: upstream::Upstreams,
 }
 
 /// The metrics of one API, looked up once per request.
@@ -160,12 +164,13 @@ impl Metrics {
                 "Access log lines dropped because the writer was behind",
             )?,
             panics: counter(names::PANICS, "Requests that ended in a caught panic")?,
+            targets: upstream::Upstreams::new()?,
             registry,
             requests,
             overhead,
             upstream,
         };
-        for collector in metrics.collectors() {
+        for collector in metrics.collectors().into_iter().chain(metrics.targets.collectors()) {
             metrics.registry.register(collector)?;
         }
         metrics.registry.register(Box::new(cache))?;
@@ -216,6 +221,22 @@ impl Metrics {
     /// A request over a limit was let through.
     pub fn shadowed(&self, api: &ApiMetrics, denial: Denial) {
         self.shadowed.with_label_values(&[api.api.as_str(), denial.answer().code]).inc();
+    }
+
+    /// The metrics of one target of an API.
+    #[must_use]
+    pub fn target(&self, api: &ApiId, at: usize) -> TargetMetrics {
+        self.targets.target(api, at)
+    }
+
+    /// A target is gone.
+    pub fn forget_target(&self, api: &ApiId, at: usize) {
+        self.targets.forget(api, at);
+    }
+
+    /// A request is sent again, or could not be.
+    pub fn retry(&self, api: &ApiId, kind: &'static str) {
+        self.targets.retry(api, kind);
     }
 
     /// A credential was looked up.

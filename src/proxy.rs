@@ -44,15 +44,16 @@ mod forward;
 mod head;
 mod limits;
 mod patience;
+mod peer;
 mod published;
 mod record;
 mod respond;
+mod rules;
+mod upkeep;
 mod upstream;
 
 use engine::Engine;
 
-/// How often unused upstream connections are looked at.
-const SWEEP: Duration = Duration::from_secs(5);
 /// The pause after a failed accept: mostly there are too many open files, and trying again at
 /// once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -103,6 +104,8 @@ impl Service for ProxyService {
         shutdown: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(upkeep::upkeep(Arc::clone(&self.engine)));
         let mut loops = JoinSet::new();
         for listener in self.listeners.drain(..) {
             match TcpListener::from_std(listener) {
@@ -133,7 +136,11 @@ pub async fn serve(
     shutdown: watch::Receiver<bool>,
     drain: Duration,
 ) {
-    accept(Engine::new(state), listener, shutdown, drain).await;
+    let engine = Engine::new(state);
+    tokio::select! {
+        () = upkeep::upkeep(Arc::clone(&engine)) => {}
+        () = accept(engine, listener, shutdown, drain) => {}
+    }
 }
 
 async fn accept(
@@ -143,7 +150,6 @@ async fn accept(
     drain: Duration,
 ) {
     let mut connections = JoinSet::new();
-    let mut sweep = tokio::time::interval(SWEEP);
     let told = shutdown.clone();
     let stop = async {
         // Whoever could say so is gone: that means it too.
@@ -173,7 +179,6 @@ async fn accept(
                 }
             },
             Some(ended) = connections.join_next() => note(ended),
-            _ = sweep.tick() => engine.upstreams.sweep(),
         }
     }
     drop(listener);

@@ -61,6 +61,11 @@ impl<'a> Reader<'a> {
         usize::try_from(self.number(key, default, range)).unwrap_or(usize::MAX)
     }
 
+    /// The same, as a count.
+    pub(super) fn count(&mut self, key: &str, default: u32, range: RangeInclusive<u64>) -> u32 {
+        u32::try_from(self.number(key, default.into(), range)).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
         match self.table.remove(key) {
             None => default,
@@ -140,6 +145,43 @@ impl<'a> Reader<'a> {
             }
         }
         Some(texts)
+    }
+
+    /// A list of numbers within bounds.
+    pub(super) fn numbers(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<Vec<u64>> {
+        let items = match self.table.remove(key)? {
+            Value::Array(items) => items,
+            other => {
+                self.wrong_type(key, "a list", &other);
+                return None;
+            }
+        };
+        let mut below = Table::new();
+        let keys: Vec<String> = (0..items.len()).map(|n| format!("{key}[{n}]")).collect();
+        below.extend(keys.iter().cloned().zip(items));
+        let mut reader = Reader::new(&self.path, below, self.faults);
+        Some(keys.iter().map(|key| reader.number(key, *range.start(), range.clone())).collect())
+    }
+
+    /// A table of texts, each with the key to name it by: (key, name, text).
+    pub(super) fn pairs(&mut self, key: &str) -> Vec<(String, String, String)> {
+        let table = match self.table.remove(key) {
+            None => return Vec::new(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.wrong_type(key, "a table", &other);
+                return Vec::new();
+            }
+        };
+        let mut pairs = Vec::new();
+        for (name, value) in table {
+            let key = format!("{key}.{name}");
+            match value {
+                Value::String(text) => pairs.push((key, name, text)),
+                other => self.wrong_type(&key, "a text", &other),
+            }
+        }
+        pairs
     }
 
     /// A table below this one, read by `read`.

@@ -53,6 +53,7 @@ fn proxy(r: &mut Reader<'_>) -> ProxyConfig {
         head_timeout_ms: r.number("head_timeout_ms", 10_000, 10..=HOUR_MS),
         keep_alive_ms: r.number("keep_alive_ms", 60_000, 10..=HOUR_MS),
         upstream_idle_max: r.size("upstream_idle_max", 256, 0..=100_000),
+        resolve_every_ms: r.number("resolve_every_ms", 10_000, 100..=HOUR_MS),
     }
 }
 

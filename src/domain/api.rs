@@ -6,6 +6,12 @@ use crate::domain::id::{ApiId, OrgId};
 use crate::domain::path::EncodedSlash;
 use crate::domain::route::{Host, ListenPath};
 
+pub mod exchange;
+pub mod upstream;
+
+pub use exchange::{ExchangeRules, HeaderRules, Network, Networks};
+pub use upstream::{Balance, Breaker, Ejection, Health, Retry, Target, Timeouts, UpstreamRules};
+
 /// One API, checked: every value in it can be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
@@ -21,8 +27,12 @@ pub struct Api {
     pub listen_path: ListenPath,
     /// Whether the listen path is taken off before the request goes upstream.
     pub strip_listen_path: bool,
-    /// Upstreams, at least one; used in turn.
+    /// Upstreams, at least one.
     pub targets: Vec<Target>,
+    /// How requests are spread over them.
+    pub upstream: UpstreamRules,
+    /// What is let in, and what changes in the headers.
+    pub exchange: ExchangeRules,
     /// Who may call.
     pub auth: Auth,
     /// Whether credential headers, parameters and cookies that were read are taken off.
@@ -45,15 +55,6 @@ pub struct Api {
     pub timeouts: Timeouts,
     /// Decide and count, but let through.
     pub shadow: bool,
-}
-
-/// One upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Host and port, such as `127.0.0.1:9000`.
-    pub authority: Arc<str>,
-    /// What the target's URL has as path, without a slash at the end; put before the request's.
-    pub base_path: Arc<str>,
 }
 
 /// Who may call an API.
@@ -92,7 +93,7 @@ pub enum Preflight {
     Answer(Cors),
 }
 
-/// The answer to a preflight.
+/// What pages of other origins may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
     /// Origins, exact; `*` is any.
@@ -101,6 +102,10 @@ pub struct Cors {
     pub methods: Vec<Arc<str>>,
     /// Request headers.
     pub headers: Vec<Arc<str>>,
+    /// Answer headers that a page may read.
+    pub exposed: Vec<Arc<str>>,
+    /// Whether cookies and `Authorization` may be sent.
+    pub credentials: bool,
     /// How long a browser may remember the answer, in seconds.
     pub max_age_s: u32,
 }
@@ -114,15 +119,4 @@ pub struct Versions {
     pub known: Vec<Arc<str>>,
     /// The one of a request that names none.
     pub default: Option<Arc<str>>,
-}
-
-/// Deadlines towards an upstream, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// To connect.
-    pub connect_ms: u64,
-    /// From the request to the head of the answer.
-    pub first_byte_ms: u64,
-    /// Without a byte in either direction while bodies flow.
-    pub idle_ms: u64,
 }

@@ -17,6 +17,8 @@ pub enum Denial {
     MethodNotAllowed,
     /// No API listens there.
     NoRoute,
+    /// The API does not take requests from this address.
+    AddressNotAllowed,
     /// No token where the API reads it.
     TokenMissing,
     /// A token nobody knows, of another organisation, or revoked.
@@ -47,6 +49,8 @@ pub enum Denial {
     StoreUnavailable,
     /// The gateway has more to do than it can.
     Overloaded,
+    /// All targets have as much to do as they may.
+    UpstreamOverloaded,
     /// The upstream could not be connected to.
     UpstreamUnreachable,
     /// The upstream broke off.
@@ -113,6 +117,9 @@ impl Denial {
                 a(400, "method_not_allowed", "this method is not passed on", "Bad Request")
             }
             Self::NoRoute => a(404, "no_route", "no API listens here", "Not Found"),
+            Self::AddressNotAllowed => {
+                a(403, "address_not_allowed", "requests from this address are refused", DISALLOWED)
+            }
             Self::TokenMissing => {
                 a(401, "token_missing", "a token is needed", "Authorization field missing")
             }
@@ -177,6 +184,12 @@ impl Denial {
             Self::Overloaded => {
                 a(503, "overloaded", "the gateway is overloaded", "Service temporarily unavailable")
             }
+            Self::UpstreamOverloaded => a(
+                503,
+                "upstream_overloaded",
+                "the upstream has as much to do as it may",
+                "Service temporarily unavailable",
+            ),
             Self::UpstreamUnreachable => a(
                 502,
                 "upstream_unreachable",

@@ -84,20 +84,30 @@ impl Transfer {
 /// A request's body on its way upstream. Trailers are dropped: nothing has looked at them.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    inner: Incoming,
+    /// None is no body.
+    inner: Option<Incoming>,
     left: u64,
     idle: Duration,
     patience: Patience,
     transfer: Arc<Transfer>,
     ended: bool,
-    _busy: Busy,
+    _busy: Option<Busy>,
 }
 
 impl RequestBody {
+    /// No body.
+    pub(super) fn empty() -> Self {
+        let (transfer, patience) = (Arc::<Transfer>::default(), Patience::default());
+        transfer.whole.store(true, Ordering::Relaxed);
+        let idle = Duration::ZERO;
+        Self { inner: None, left: 0, idle, patience, transfer, ended: true, _busy: None }
+    }
+
     /// At most `bytes_max`, with a pause of at most `idle`.
     pub(super) fn new(inner: Incoming, bytes_max: u64, idle: Duration, busy: Busy) -> Self {
         let (transfer, patience) = (Arc::<Transfer>::default(), Patience::default());
         transfer.whole.store(inner.is_end_stream(), Ordering::Relaxed);
+        let (inner, busy) = (Some(inner), Some(busy));
         Self { inner, left: bytes_max, idle, patience, transfer, ended: false, _busy: busy }
     }
 
@@ -115,7 +125,8 @@ impl RequestBody {
         })?;
         self.transfer.bytes.fetch_add(len, Ordering::Relaxed);
         // Where the length is known, nobody asks for what comes after the last piece.
-        self.transfer.whole.store(self.inner.is_end_stream(), Ordering::Relaxed);
+        let whole = self.inner.as_ref().is_none_or(Body::is_end_stream);
+        self.transfer.whole.store(whole, Ordering::Relaxed);
         Ok(Frame::data(data))
     }
 
@@ -136,10 +147,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.get_mut();
-        if this.ended {
+        let Some(inner) = this.inner.as_mut().filter(|_| !this.ended) else {
             return Poll::Ready(None);
-        }
-        match Pin::new(&mut this.inner).poll_frame(cx) {
+        };
+        match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => Poll::Ready(Some(this.take(data))),
                 Err(_trailers) => this.end(),
@@ -161,11 +172,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
+        self.ended || self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT};
+use http::header::{CONNECTION, EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::domain::api::{Auth, Preflight};
+use crate::domain::api::{Auth, Preflight, exchange};
 use crate::domain::decision;
 use crate::domain::denial::{Denial, Malformed};
 use crate::domain::path::{Ambiguous, EncodedSlash, normalise};
@@ -26,6 +26,7 @@ use crate::proxy::limits;
 use crate::proxy::published::Published;
 use crate::proxy::record::Record;
 use crate::proxy::respond::{self, X_REQUEST_ID};
+use crate::proxy::rules;
 
 /// A refused request's body is read to its end up to this size, in bytes, so that the connection
 /// can go on.
@@ -53,6 +54,8 @@ pub(super) struct Call<'a> {
     expects: bool,
     length: Option<u64>,
     limit_headers: bool,
+    /// The page that asks, where the API has a word on it.
+    origin: Option<(Arc<Published>, HeaderValue)>,
 }
 
 /// Serves one request.
@@ -74,6 +77,7 @@ pub(super) async fn serve(
         body: Some(body),
         length: None,
         limit_headers: false,
+        origin: None,
     };
     call.run(parts).await
 }
@@ -85,6 +89,11 @@ impl Call<'_> {
             Err(refusal) => self.refuse(&refusal).await,
         };
         response.headers_mut().insert(X_REQUEST_ID, self.record.id.clone());
+        if let Some((published, origin)) = &self.origin
+            && let Some(origins) = &published.rules.cors
+        {
+            origins.tell(response.headers_mut(), origin);
+        }
         self.record.answered(response.status());
         let (record, busy) = (self.record, self.busy);
         response.map(|content| AnswerBody::new(content, record, busy))
@@ -101,6 +110,7 @@ impl Call<'_> {
         let normal = normalise(uri.path(), EncodedSlash::Keep).map_err(ambiguous)?;
         let (published, rest) = self.route(&host, normal.as_str()).map_err(refusal)?;
         let api = &published.api;
+        let preflight = self.greet(&published, &parts).map_err(refusal)?;
         if normal.has_encoded_slash() && api.encoded_slash == EncodedSlash::Refuse {
             return Err(ambiguous(Ambiguous::EncodedSlash));
         }
@@ -114,35 +124,46 @@ impl Call<'_> {
             let token = places
                 .read(&parts.headers, uri.query())
                 .map_err(|what| refusal(Denial::BadRequest(what)))?;
-            let preflight = token.is_none() && respond::is_preflight(&parts.method, &parts.headers);
-            match &api.preflight {
-                Preflight::Answer(cors) if preflight => {
-                    return Ok(own(respond::preflight(cors, &parts.headers)));
-                }
-                Preflight::Pass if preflight => {}
-                Preflight::Authenticate | Preflight::Pass | Preflight::Answer(_) => {
-                    let version = version(&published, &parts).map_err(refusal)?;
-                    let (method, path) = (parts.method.as_str(), normal.as_str());
-                    let request = decision::Request { api, method, path, rest, version };
-                    let facts = Facts { request, token: token.as_deref(), client: self.client.ip };
-                    permit = Some(self.decide(&facts).await?);
-                }
+            let preflight = preflight && token.is_none();
+            if preflight && let Some(origins) = &published.rules.cors {
+                return Ok(own(origins.preflight(&parts.headers)));
+            }
+            if !preflight || api.preflight != Preflight::Pass {
+                let version = version(&published, &parts).map_err(refusal)?;
+                let (method, path) = (parts.method.as_str(), normal.as_str());
+                let request = decision::Request { api, method, path, rest, version };
+                let facts = Facts { request, token: token.as_deref(), client: self.client.ip };
+                permit = Some(self.decide(&facts).await?);
             }
             drop(token);
             if api.strip_credentials {
                 places.strip(&mut parts.headers);
                 query = uri.query().map(|query| places.strip_query(query));
             }
-        } else if let Preflight::Answer(cors) = &api.preflight
-            && respond::is_preflight(&parts.method, &parts.headers)
-        {
-            return Ok(own(respond::preflight(cors, &parts.headers)));
+        } else if preflight && let Some(origins) = &published.rules.cors {
+            return Ok(own(origins.preflight(&parts.headers)));
         }
         let path = if api.strip_listen_path { rest } else { normal.as_str() };
         let raw = uri.path_and_query();
         let query = query.as_deref().filter(|query| !query.is_empty());
-        let outgoing = Outgoing { published: &published, host: &host, raw, path, query };
+        let (published, host, normal) = (&published, &host, normal.as_str());
+        let outgoing = Outgoing { published, host, raw, path, normal, rest, query };
         self.forward(outgoing, parts, permit).await
+    }
+
+    /// Looks at where a request comes from: an address that may not call is refused, a page is
+    /// noted. Says whether it is a page's preflight.
+    fn greet(&mut self, published: &Arc<Published>, parts: &Parts) -> Result<bool, Denial> {
+        let networks = &published.api.exchange.networks;
+        if !networks.is_open() && !networks.admit(exchange::address(self.client.ip)) {
+            return Err(Denial::AddressNotAllowed);
+        }
+        let preflight = rules::is_preflight(&parts.method, &parts.headers);
+        if !preflight && published.rules.cors.is_some() {
+            let origin = parts.headers.get(ORIGIN);
+            self.origin = origin.map(|origin| (Arc::clone(published), origin.clone()));
+        }
+        Ok(preflight)
     }
 
     fn route<'p>(
@@ -181,7 +202,10 @@ impl Call<'_> {
         if let Some(permit) = permit.as_ref().filter(|_| outgoing.published.api.identity_headers) {
             forward::identify(&mut parts.headers, permit);
         }
-        let sent = forward::send(self, &outgoing, parts).await;
+        let rules = &outgoing.published.rules;
+        rules.introduce(&mut parts.headers, permit.as_ref().and_then(Permit::metadata));
+        rules.request.apply(&mut parts.headers);
+        let sent = forward::send(self, &outgoing, parts, permit.as_ref()).await;
         let readings = permit.as_ref().map(Permit::readings).filter(|_| self.limit_headers);
         let mut answered = match sent {
             Ok(answered) => answered,

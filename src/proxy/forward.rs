@@ -6,17 +6,21 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::domain::api::{Retry, Timeouts};
+use crate::domain::decision;
 use crate::domain::denial::{Denial, Malformed};
 use crate::enforce::Permit;
+use crate::metrics::Attempt;
 use crate::proxy::body::{BodyFault, Content, RequestBody, Transfer};
 use crate::proxy::call::Call;
 use crate::proxy::head;
 use crate::proxy::patience::millis;
-use crate::proxy::published::Published;
+use crate::proxy::peer::Peer;
+use crate::proxy::published::{Published, Repeat};
 use crate::proxy::respond::X_REQUEST_ID;
 use crate::proxy::upstream::{self, Link, Pool, Relay, Sent, UpstreamError};
 
@@ -28,8 +32,9 @@ const APP: HeaderName = HeaderName::from_static("x-turnpike-app");
 const USER: HeaderName = HeaderName::from_static("x-turnpike-user");
 const ORGANISATION: HeaderName = HeaderName::from_static("x-turnpike-organisation");
 
-/// Targets tried for one request, at most, while none accepts a connection.
-const TARGETS_TRIED_MAX: usize = 3;
+/// Attempts at one request at most: the largest number of further ones that can be configured, and
+/// the first.
+const TARGETS_MAX: usize = 11;
 
 /// Where a request goes.
 #[derive(Clone, Copy)]
@@ -41,6 +46,9 @@ pub(super) struct Outgoing<'a> {
     pub(super) raw: Option<&'a PathAndQuery>,
     /// The path below the target's base path: what the rules matched.
     pub(super) path: &'a str,
+    /// The whole normal path, and what is left of it below the listen path.
+    pub(super) normal: &'a str,
+    pub(super) rest: &'a str,
     /// The query that is left.
     pub(super) query: Option<&'a str>,
 }
@@ -70,8 +78,7 @@ pub(super) fn identify(headers: &mut HeaderMap, permit: &Permit) {
     }
 }
 
-/// Sends a request to a target of its API, the next one in turn, and if that does not accept the
-/// connection to another.
+/// Sends a request to a target of its API, and to another where that does no harm.
 ///
 /// # Errors
 /// The denial that the client gets instead of an answer.
@@ -79,6 +86,7 @@ pub(super) async fn send(
     call: &mut Call<'_>,
     outgoing: &Outgoing<'_>,
     mut parts: Parts,
+    permit: Option<&Permit>,
 ) -> Result<Response<Content>, Denial> {
     let published = outgoing.published;
     let api = &published.api;
@@ -87,62 +95,209 @@ pub(super) async fn send(
     frame(&mut parts.headers, &incoming);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
+    let credential = permit.map(Permit::credential);
+    let choice = published.choice(&parts.headers, call.client.ip, credential);
+    let spare = Spare::of(&parts, &incoming, &api.upstream.retry);
     let body = RequestBody::new(incoming, api.body_bytes_max, idle, call.busy.clone());
     let transfer = body.transfer();
     let mut request = Request::from_parts(parts, body);
-    let turn = published.turn();
+    let mut route = Route { published, choice, tried: [0; TARGETS_MAX], count: 0, again: None };
     let mut failure = Denial::UpstreamUnreachable;
-    for attempt in 0..published.targets().min(TARGETS_TRIED_MAX) {
-        let Some((at, pool, base)) = published.target(turn.wrapping_add(attempt)) else { break };
-        *request.uri_mut() = target(outgoing, base).ok_or(Denial::Internal)?;
-        let host = if api.preserve_host { outgoing.host } else { &pool.host };
+    let mut repeating: Option<Repeat<'_>> = None;
+    while let Some((at, peer)) = route.next() {
+        let Some(place) = peer.enter(millis(api.timeouts.connect_ms)).await else {
+            peer.metrics.attempt(Attempt::Overloaded);
+            failure = Denial::UpstreamOverloaded;
+            continue;
+        };
+        *request.uri_mut() = target(outgoing, &peer.base).ok_or(Denial::Internal)?;
+        let host = if api.preserve_host { outgoing.host } else { &peer.pool.host };
         request.headers_mut().insert(HOST, host.clone());
         call.record.sending(at, &transfer);
-        let sent = exchange(pool, request, published).await;
+        let fresh = repeating.is_some();
+        let sent = exchange(&peer.pool, request, &api.timeouts, fresh).await;
         call.record.returned();
-        match sent {
+        let failed = match sent {
             Ok((response, link)) => {
-                let relay = |incoming| Relay::new(incoming, link, Arc::clone(pool), idle, transfer);
-                return relayed(response, call.record.is_head(), relay);
+                answered(call, published, peer, response.status());
+                let relay = |incoming| Relay::new(incoming, link, place, idle, transfer);
+                let mut response = relayed(response, call.record.is_head(), relay)?;
+                published.rules.response.apply(response.headers_mut());
+                return Ok(response);
             }
-            Err((error, back)) => {
-                let error_text: &dyn std::error::Error = &error;
-                tracing::debug!(error = error_text, upstream = %pool.authority, "no answer");
-                failure = denial(&error, &transfer);
-                match back {
-                    Some(unsent) => request = *unsent,
-                    None => return Err(failure),
-                }
-            }
+            Err(failed) => failed,
+        };
+        drop(place);
+        drop(repeating.take());
+        failure = unanswered(call, published, peer, &failed.error, &transfer);
+        if transfer.fault().is_some() {
+            return Err(failure);
         }
+        if let Some(unsent) = failed.unsent {
+            call.engine.state.metrics.retry(&api.id, "unsent");
+            request = *unsent;
+            continue;
+        }
+        // A connection from the pool may have been closed before the request came: the target
+        // itself is as good as it was.
+        route.again = Some(at).filter(|_| failed.reused);
+        let Some(spare) = spare.as_ref().filter(|_| failed.error.is_cut()) else { break };
+        repeating = repeat(call, outgoing, permit, spare).await;
+        if repeating.is_none() {
+            break;
+        }
+        request = spare.request();
     }
     Err(failure)
 }
 
-type Failed = (UpstreamError, Option<Box<Request<RequestBody>>>);
+/// The targets of one request, one after the other.
+struct Route<'a> {
+    published: &'a Published,
+    choice: u64,
+    tried: [usize; TARGETS_MAX],
+    count: usize,
+    /// The one that may be tried once more where there is no other.
+    again: Option<usize>,
+}
 
-/// One exchange with one target. The request comes back if nobody accepted a connection for it.
+impl<'a> Route<'a> {
+    fn next(&mut self) -> Option<(usize, &'a Arc<Peer>)> {
+        let retry = self.published.api.upstream.retry.max;
+        if usize::try_from(retry).unwrap_or(usize::MAX) < self.count {
+            return None;
+        }
+        let tried = self.tried.get(..self.count)?;
+        let again = |at| Some((at, self.published.peers().get(at)?));
+        let picked = self.published.pick(self.choice, tried);
+        let picked = picked.or_else(|| self.again.take().and_then(again))?;
+        *self.tried.get_mut(self.count)? = picked.0;
+        self.count = self.count.saturating_add(1);
+        Some(picked)
+    }
+}
+
+/// What a request without a body can be made from once more.
+struct Spare {
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    /// Only of requests that mean the same when they come twice (RFC 9110, 9.2.2).
+    fn of(parts: &Parts, body: &Incoming, retry: &Retry) -> Option<Self> {
+        let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
+        let safe = retry.max != 0 && body.is_end_stream() && idempotent.contains(&parts.method);
+        safe.then(|| Self { method: parts.method.clone(), headers: parts.headers.clone() })
+    }
+
+    fn request(&self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+/// Whether a request that a target may have seen is sent once more: it costs its units again, and
+/// is one of few.
+async fn repeat<'p>(
+    call: &Call<'_>,
+    outgoing: &Outgoing<'p>,
+    permit: Option<&Permit>,
+    spare: &Spare,
+) -> Option<Repeat<'p>> {
+    let Outgoing { published, normal, rest, .. } = *outgoing;
+    let (state, api) = (&call.engine.state, &published.api);
+    let id = &api.id;
+    let Some(repeat) = published.repeat() else {
+        state.metrics.retry(id, "over_budget");
+        return None;
+    };
+    if let Some(permit) = permit {
+        let version = published.version_header.as_ref();
+        let version = version.and_then(|name| spare.headers.get(name)?.to_str().ok());
+        let method = spare.method.as_str();
+        let request = decision::Request { api, method, path: normal, rest, version };
+        if !state.enforcer.charge_again(permit, &request).await {
+            state.metrics.retry(id, "over_limit");
+            return None;
+        }
+    }
+    state.metrics.retry(id, "repeated");
+    Some(repeat)
+}
+
+fn answered(call: &Call<'_>, published: &Published, peer: &Peer, status: StatusCode) {
+    if status.is_server_error() {
+        peer.metrics.attempt(Attempt::Failed);
+        published.failed(peer, call.engine.state.clock.boot());
+    } else {
+        peer.metrics.attempt(Attempt::Answered);
+        peer.standing.succeeded();
+    }
+}
+
+/// Notes that a target gave no answer. The denial says whose fault it was.
+fn unanswered(
+    call: &Call<'_>,
+    published: &Published,
+    peer: &Peer,
+    error: &UpstreamError,
+    transfer: &Transfer,
+) -> Denial {
+    let shown: &dyn std::error::Error = error;
+    tracing::debug!(error = shown, upstream = %peer.pool.authority, "no answer");
+    if transfer.fault().is_none() {
+        peer.metrics.attempt(match error {
+            UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => Attempt::Unconnected,
+            UpstreamError::Broken(_) => Attempt::Broken,
+            UpstreamError::Timeout => Attempt::Late,
+        });
+        published.failed(peer, call.engine.state.clock.boot());
+    }
+    denial(error, transfer)
+}
+
+/// Why an exchange brought no answer.
+struct Failed {
+    error: UpstreamError,
+    /// The request, if not a byte of it was written.
+    unsent: Option<Box<Request<RequestBody>>>,
+    /// Whether the connection came from the pool.
+    reused: bool,
+}
+
+/// One exchange with one target; over a new connection if that is asked for.
 async fn exchange(
     pool: &Pool,
     mut request: Request<RequestBody>,
-    published: &Published,
+    timeouts: &Timeouts,
+    fresh: bool,
 ) -> Result<(Response<Incoming>, Box<Link>), Failed> {
-    let timeouts = &published.api.timeouts;
     let (connect, first_byte) = (millis(timeouts.connect_ms), millis(timeouts.first_byte_ms));
     loop {
-        let (link, reused) = match pool.take().await {
-            Some(link) => (link, true),
+        let pooled = if fresh { None } else { pool.take().await };
+        let reused = pooled.is_some();
+        let link = match pooled {
+            Some(link) => link,
             None => match pool.connect(connect).await {
-                Ok(link) => (link, false),
-                Err(error) => return Err((error, Some(Box::new(request)))),
+                Ok(link) => link,
+                Err(error) => {
+                    let unsent = Some(Box::new(request));
+                    return Err(Failed { error, unsent, reused });
+                }
             },
         };
         match upstream::send(link, request, first_byte).await {
             Sent::Answered(response, link) => return Ok((response, link)),
             // The upstream had closed a connection that lay in the pool, and not a byte was
-            // written to it: the only case that is tried again.
+            // written to it: that says nothing about the upstream.
             Sent::Unsent(unsent, _) if reused => request = *unsent,
-            Sent::Unsent(_, error) | Sent::Failed(error) => return Err((error, None)),
+            Sent::Unsent(unsent, error) => {
+                return Err(Failed { error, unsent: Some(unsent), reused });
+            }
+            Sent::Failed(error) => return Err(Failed { error, unsent: None, reused }),
         }
     }
 }

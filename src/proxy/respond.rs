@@ -1,16 +1,11 @@
-//! What the gateway itself answers: refusals and preflights.
+//! What the gateway itself answers when it refuses.
 
 use bytes::Bytes;
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_TYPE, ORIGIN,
-    VARY, WWW_AUTHENTICATE,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::config::PoliciesConfig;
-use crate::domain::api::Cors;
 use crate::domain::denial::Denial;
 use crate::domain::time::UnixMs;
 use crate::enforce::Refusal;
@@ -82,42 +77,4 @@ fn status(denial: Denial, policies: &PoliciesConfig) -> StatusCode {
         denial.answer().status
     };
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// Whether a request is a CORS preflight.
-pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::OPTIONS
-        && headers.contains_key(ORIGIN)
-        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-/// The answer to a preflight. An origin that is not allowed gets no permission, and the browser
-/// refuses.
-pub(super) fn preflight(cors: &Cors, request: &HeaderMap) -> Answer {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(VARY, HeaderValue::from_static("Origin"));
-    let origin = request.get(ORIGIN);
-    let any = cors.origins.iter().any(|allowed| allowed.as_ref() == "*");
-    let listed = |origin: &&HeaderValue| {
-        cors.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
-    };
-    let allowed = match any {
-        true => Some(HeaderValue::from_static("*")),
-        false => origin.filter(listed).cloned(),
-    };
-    if let Some(allowed) = allowed {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        list(&mut headers, ACCESS_CONTROL_ALLOW_METHODS, &cors.methods);
-        list(&mut headers, ACCESS_CONTROL_ALLOW_HEADERS, &cors.headers);
-        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from(cors.max_age_s));
-    }
-    (StatusCode::NO_CONTENT, headers, Bytes::new())
-}
-
-fn list(headers: &mut HeaderMap, name: HeaderName, items: &[std::sync::Arc<str>]) {
-    if let Ok(value) = HeaderValue::try_from(items.join(", "))
-        && !items.is_empty()
-    {
-        headers.insert(name, value);
-    }
 }

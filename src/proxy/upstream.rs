@@ -7,11 +7,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::{Body, SizeHint};
@@ -24,6 +27,10 @@ use tokio::time::Instant;
 
 use crate::proxy::body::{BodyFault, RequestBody, Transfer};
 use crate::proxy::patience::Patience;
+use crate::proxy::peer::Place;
+
+#[cfg(test)]
+mod tests;
 
 /// How long an unused connection is kept. Upstreams close theirs after 60 s and more, mostly;
 /// closing first avoids the race.
@@ -46,6 +53,16 @@ pub(super) enum UpstreamError {
     Timeout,
 }
 
+impl UpstreamError {
+    /// Whether the connection ended before an answer: the other side may have gone away.
+    pub(super) fn is_cut(&self) -> bool {
+        match self {
+            Self::Broken(error) => !error.is_parse(),
+            Self::Connect(_) | Self::ConnectTimeout | Self::Timeout => false,
+        }
+    }
+}
+
 /// The unused connections to one upstream.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -53,6 +70,12 @@ pub(super) struct Pool {
     pub(super) authority: Arc<str>,
     /// The same as a header.
     pub(super) host: HeaderValue,
+    /// Whether the host is a name: its addresses change then.
+    named: bool,
+    /// What it stands for; none as long as it was not resolved.
+    addresses: ArcSwap<Vec<SocketAddr>>,
+    /// The address to begin with, in turn.
+    turns: AtomicUsize,
     #[expect(clippy::vec_box, reason = "a connection is large, and moves in and out per request")]
     idle: Mutex<Vec<Box<Link>>>,
     idle_max: usize,
@@ -63,6 +86,8 @@ pub(super) struct Pool {
 pub(super) struct Link {
     sender: SendRequest<RequestBody>,
     conn: Connection<TokioIo<TcpStream>, RequestBody>,
+    /// Where it leads.
+    address: SocketAddr,
     /// Whether the connection's future is over; it must not be polled again.
     over: bool,
     /// Whether it comes from the pool: then the upstream may have closed it meanwhile.
@@ -91,8 +116,49 @@ impl Link {
 }
 
 impl Pool {
-    pub(super) fn new(authority: Arc<str>, host: HeaderValue, idle_max: usize) -> Self {
-        Self { authority, host, idle: Mutex::default(), idle_max }
+    pub(super) fn new(authority: Arc<str>, idle_max: usize) -> Self {
+        let address: Option<SocketAddr> = authority.parse().ok();
+        Self {
+            host: host(&authority),
+            authority,
+            named: address.is_none(),
+            addresses: ArcSwap::from_pointee(address.into_iter().collect()),
+            turns: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            idle_max,
+        }
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// Asks for the addresses of the name. Connections to such as are gone are used no more.
+    ///
+    /// # Errors
+    /// When there is no answer: the addresses stay what they were.
+    pub(super) async fn resolve(&self) -> io::Result<Arc<Vec<SocketAddr>>> {
+        let mut found: Vec<SocketAddr> =
+            tokio::net::lookup_host(self.authority.as_ref()).await?.collect();
+        found.sort_unstable();
+        found.dedup();
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(self.moved(found))
+    }
+
+    fn moved(&self, addresses: Vec<SocketAddr>) -> Arc<Vec<SocketAddr>> {
+        let addresses = Arc::new(addresses);
+        self.addresses.store(Arc::clone(&addresses));
+        let mut idle = self.idle.lock();
+        let all = std::mem::take(&mut *idle).into_iter();
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            all.partition(|link| addresses.contains(&link.address));
+        *idle = stay;
+        drop(idle);
+        drop(gone);
+        addresses
     }
 
     /// A connection that was used before and that the upstream has not closed.
@@ -108,13 +174,13 @@ impl Pool {
         }
     }
 
-    /// A new connection.
+    /// A new connection: to the next address in turn, and if that does not accept it to the others.
     ///
     /// # Errors
-    /// When the upstream does not accept it, or not in time.
+    /// When none accepts it, or not in time.
     pub(super) async fn connect(&self, deadline: Duration) -> Result<Box<Link>, UpstreamError> {
-        let connect = TcpStream::connect(self.authority.as_ref());
-        let stream = tokio::time::timeout(deadline, connect)
+        let connected = tokio::time::timeout(deadline, self.stream());
+        let (stream, address) = connected
             .await
             .map_err(|_elapsed| UpstreamError::ConnectTimeout)?
             .map_err(UpstreamError::Connect)?;
@@ -124,7 +190,9 @@ impl Pool {
             .await
             .map_err(UpstreamError::Broken)?;
         let unused_since = Instant::now();
-        let mut link = Box::new(Link { sender, conn, over: false, reused: false, unused_since });
+        let over = false;
+        let link = Link { sender, conn, address, over, reused: false, unused_since };
+        let mut link = Box::new(link);
         // Its first poll makes it ready for a request.
         poll_fn(|cx| {
             link.drive(cx);
@@ -134,10 +202,29 @@ impl Pool {
         Ok(link)
     }
 
+    async fn stream(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let mut addresses = self.addresses.load_full();
+        if addresses.is_empty() {
+            addresses = self.resolve().await?;
+        }
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(addresses.len()).unwrap_or(0);
+        let (before, from) = addresses.split_at(first);
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        for address in from.iter().chain(before) {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok((stream, *address)),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
     /// Keeps a connection for the next request, if it is good for one.
     fn keep(&self, mut link: Box<Link>) {
         let mut nobody = Context::from_waker(Waker::noop());
-        if !link.is_usable(&mut nobody) {
+        let stays = !self.named || self.addresses.load().contains(&link.address);
+        if !stays || !link.is_usable(&mut nobody) {
             return;
         }
         link.unused_since = Instant::now();
@@ -212,7 +299,7 @@ pub(super) async fn send(
 pub(super) struct Relay {
     incoming: Incoming,
     link: Option<Box<Link>>,
-    pool: Arc<Pool>,
+    place: Place,
     idle: Duration,
     patience: Patience,
     transfer: Arc<Transfer>,
@@ -224,12 +311,12 @@ impl Relay {
     pub(super) fn new(
         incoming: Incoming,
         link: Box<Link>,
-        pool: Arc<Pool>,
+        place: Place,
         idle: Duration,
         transfer: Arc<Transfer>,
     ) -> Self {
         let (patience, seen) = (Patience::default(), transfer.bytes());
-        Self { incoming, link: Some(link), pool, idle, patience, transfer, seen, ended: false }
+        Self { incoming, link: Some(link), place, idle, patience, transfer, seen, ended: false }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -270,7 +357,7 @@ impl Relay {
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(%error, upstream = %self.pool.authority, "an answer broke off");
+                tracing::debug!(%error, upstream = %self.place.pool().authority, "an answer broke off");
                 BodyFault::UpstreamBroken
             }
             Poll::Pending => {
@@ -294,8 +381,15 @@ impl Relay {
     pub(super) fn finish(&mut self) -> bool {
         let whole = self.is_end_stream();
         if let Some(link) = self.link.take().filter(|_| whole) {
-            self.pool.keep(link);
+            self.place.pool().keep(link);
         }
         whole
     }
+}
+
+/// The `Host` of a target: without the port that goes without saying (RFC 9110, 7.2).
+fn host(authority: &str) -> HeaderValue {
+    let short = authority.strip_suffix(":80").unwrap_or(authority);
+    // A target's authority is checked when it is configured.
+    HeaderValue::try_from(short).unwrap_or_else(|_invalid| HeaderValue::from_static(""))
 }

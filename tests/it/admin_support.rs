@@ -12,7 +12,9 @@ use tower::ServiceExt;
 use turnpike::admin::{AdminSecret, AdminState, router, seed};
 use turnpike::catalog::Catalog;
 use turnpike::clock::ManualClock;
-use turnpike::domain::api::{Api, Auth, Preflight, Target, Timeouts, TokenSources, Versions};
+use turnpike::domain::api::{
+    Api, Auth, ExchangeRules, Preflight, Target, Timeouts, TokenSources, UpstreamRules, Versions,
+};
 use turnpike::domain::counter::ProcessId;
 use turnpike::domain::grant::Defaults;
 use turnpike::domain::merge::Mode;
@@ -233,7 +235,9 @@ fn api(id: &str) -> Api {
         hosts: Vec::new(),
         listen_path: format!("/{id}/").parse().unwrap(),
         strip_listen_path: true,
-        targets: vec![Target { authority: "127.0.0.1:9".into(), base_path: "".into() }],
+        targets: vec![Target { authority: "127.0.0.1:9".into(), base_path: "".into(), weight: 1 }],
+        upstream: UpstreamRules::default(),
+        exchange: ExchangeRules::default(),
         auth: Auth::Token(sources),
         strip_credentials: true,
         encoded_slash: EncodedSlash::Refuse,

@@ -84,6 +84,12 @@ mod proxy_framing;
 /// Paths, headers, bodies: what the upstream gets and what the client gets back.
 mod proxy_forward;
 
+/// Which target a request goes to, and what becomes of it when that one fails.
+mod proxy_upstreams;
+
+/// Headers that are changed, pages of other origins, addresses.
+mod proxy_exchange;
+
 /// Tokens, stripping, preflights, limit headers, refusals.
 mod proxy_auth;
 

@@ -313,7 +313,7 @@ async fn a_large_body_streams_both_ways_with_back_pressure() {
 async fn targets_take_turns_and_connections_are_reused() {
     let (a, b) = (Upstream::echo().await, Upstream::echo().await);
     let toml = format!(
-        "[[apis]]\nid = \"a\"\nlisten_path = \"/\"\nkeyless = true\ntargets = [\"http://{}\", \"http://{}\"]\n",
+        "[[apis]]\nid = \"a\"\nlisten_path = \"/\"\nkeyless = true\ntargets = [\"http://{}\", \"http://{}\"]\nhealth = {{ every_ms = 0 }}\n",
         a.addr, b.addr
     );
     let gw = Gateway::start(Setup::new(&toml)).await;
