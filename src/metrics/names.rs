@@ -21,4 +21,4 @@ pub(super) const ATTEMPTS: &str = "turnpike_upstream_attempts_total";
 pub(super) const RETRIES: &str = "turnpike_upstream_retries_total";
 pub(super) const EJECTIONS: &str = "turnpike_upstream_ejections_total";
 pub(super) const AVAILABLE: &str = "turnpike_upstream_available";
-pub(super) const IN_FLIGHT: &str = "turnpike_upstream_in_flight";
+pub(super) const UPSTREAM_IN_FLIGHT: &str = "turnpike_upstream_in_flight";

@@ -60,7 +60,7 @@ impl Upstreams {
                 &["api", "target"],
             )?,
             available: gauges(names::AVAILABLE, "Whether a target gets requests")?,
-            in_flight: gauges(names::IN_FLIGHT, "Requests in flight at a target")?,
+            in_flight: gauges(names::UPSTREAM_IN_FLIGHT, "Requests in flight at a target")?,
             retries: counters(
                 names::RETRIES,
                 "Second attempts by API: unsent ones, repeated ones, such that were not made",
