@@ -194,14 +194,19 @@ impl QuotaCounter {
 
 /// How many units a call is granted: the waiting cost always, more only within a fair share and
 /// within what a crash may waste.
+///
+/// What earlier calls were granted whose answers the caller has not seen comes with this answer
+/// too, and serves what waits: else every call that timed out would be granted anew.
 fn grant(remaining: u64, limit: u64, cell: &Cell, call: &QuotaCall) -> u64 {
-    if remaining < call.least {
+    let unseen = cell.granted.saturating_sub(call.cell.granted);
+    if remaining < call.least.saturating_sub(unseen) {
         return 0;
     }
     let share = remaining.div_ceil(call.live.max(1).saturating_mul(2));
     let share = if share == 1 { 0 } else { share };
     let cap = (limit / CAP_DIVISOR).saturating_sub(cell.unspent());
-    remaining.min(call.need.max(call.want.min(share).min(cap)))
+    let (need, want) = (call.need.saturating_sub(unseen), call.want.saturating_sub(unseen));
+    remaining.min(need.max(want.min(share).min(cap)))
 }
 
 /// The gateway's side of one counter in one window.

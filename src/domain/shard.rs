@@ -18,7 +18,7 @@ mod local;
 #[cfg(test)]
 mod tests;
 
-pub use held::{Assertion, Held, Member, QuotaReply};
+pub use held::{Accepted, Assertion, Held, Member, QuotaReply};
 pub use kept::{CounterCopy, Kept};
 pub use local::local_share;
 

@@ -246,6 +246,7 @@ impl World {
         }
         let out = self.truth.out.values().sum();
         let then = Then { newest, limit: self.store.kept.counter.limit, out };
+        let copy = Some(Box::new(copy));
         let reply = Box::new(QuotaReply { incarnation, q, answer, copy });
         self.reply(to, Msg::Answer { to, reply, then });
     }
@@ -262,7 +263,7 @@ impl World {
             return self.reply(to, Msg::Learn { to, q, told });
         };
         let Store { shard, kept } = &mut self.store;
-        let (cell, copy) = (assertion.cell.as_ref(), assertion.copy.as_ref());
+        let (cell, copy) = (assertion.cell.as_ref(), assertion.copy.as_deref());
         if stage == Stage::Learning {
             self.truth.asserted.insert(to);
             let best = &mut self.truth.newest;

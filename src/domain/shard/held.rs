@@ -57,8 +57,8 @@ pub struct QuotaReply {
     pub q: u64,
     /// What became of it.
     pub answer: QuotaAnswer,
-    /// The counter after it.
-    pub copy: CounterCopy,
+    /// The counter after it, where the store may ever need to be reminded of it.
+    pub copy: Option<Box<CounterCopy>>,
 }
 
 /// What a gateway asserts of one counter.
@@ -67,7 +67,16 @@ pub struct Assertion {
     /// Its own totals, if it has a hand.
     pub cell: Option<Cell>,
     /// The newest copy it was shown.
-    pub copy: Option<CounterCopy>,
+    pub copy: Option<Box<CounterCopy>>,
+}
+
+/// Whether an answer counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It does.
+    Yes,
+    /// It is of an earlier life of the store.
+    No,
 }
 
 /// One quota counter in one window, as a gateway remembers it.
@@ -75,7 +84,7 @@ pub struct Assertion {
 pub struct Held {
     /// Units to spend.
     pub hand: Hand,
-    copy: Option<CounterCopy>,
+    copy: Option<Box<CounterCopy>>,
 }
 
 impl Held {
@@ -83,9 +92,9 @@ impl Held {
     ///
     /// An answer of an earlier incarnation is ignored: its grant may be lost to the store, and the
     /// units granted again. So is GONE to any call but the newest.
-    pub fn accept(&mut self, member: &Member, reply: &QuotaReply) {
+    pub fn accept(&mut self, member: &Member, reply: &QuotaReply) -> Accepted {
         if reply.incarnation != member.incarnation {
-            return;
+            return Accepted::No;
         }
         match &reply.answer {
             QuotaAnswer::State(_) => self.hand.merge(&reply.answer),
@@ -94,9 +103,11 @@ impl Held {
             }
             QuotaAnswer::Gone => {}
         }
-        if self.copy.as_ref().is_none_or(|copy| copy.rank() < reply.copy.rank()) {
-            self.copy = Some(reply.copy.clone());
+        let known = self.copy.as_ref().map(|copy| copy.rank());
+        if known < reply.copy.as_ref().map(|copy| copy.rank()) {
+            self.copy.clone_from(&reply.copy);
         }
+        Accepted::Yes
     }
 
     /// What to assert with call number `q`, which is above all earlier ones of the process.
@@ -123,6 +134,6 @@ impl Held {
     /// The newest copy.
     #[must_use]
     pub fn copy(&self) -> Option<&CounterCopy> {
-        self.copy.as_ref()
+        self.copy.as_deref()
     }
 }

@@ -108,7 +108,7 @@ fn the_newest_copy_replaces_the_counter_and_owners_know_their_cells_best() {
         let call = assert_of(process, lost.incarnation.0, &[A, B], true);
         let stage = lost.assert(&call, &at(9_000, 1)).unwrap();
         let Assertion { cell, copy } = held[place(process)].assertion(50);
-        found.assert(&lost, stage, process, cell.as_ref(), copy.as_ref());
+        found.assert(&lost, stage, process, cell.as_ref(), copy.as_deref());
         member.acknowledge(lost.incarnation);
         assert!(member.may_reserve());
     }
@@ -140,6 +140,7 @@ fn ask(
     let incarnation = member.incarnation();
     let (answer, copy) = kept.reserve(shard, incarnation, &call, &at(10_000, 1)).unwrap();
     assert!(matches!(answer, QuotaAnswer::State(_)));
+    let copy = Some(Box::new(copy));
     held.accept(member, &QuotaReply { incarnation, q, answer, copy });
 }
 
