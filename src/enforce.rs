@@ -154,7 +154,7 @@ pub struct Enforcer {
     sessions: Arc<Sessions>,
     failures: Failures,
     ledger: Arc<Ledger>,
-    live: Live,
+    live: Arc<Live>,
     in_flight: InFlight,
     metrics: Arc<Metrics>,
     settings: Settings,
@@ -173,15 +173,15 @@ impl Enforcer {
         let sessions = Arc::new(Sessions::new(settings.credentials_max, settings.unknown_max));
         let forget = Arc::clone(&sessions);
         catalog.on_change(move |token| forget.forget(token));
+        let (live, in_flight) = (Arc::new(Live::default()), InFlight::default());
         let ledger = Arc::new(Ledger::new(
             Arc::clone(catalog.store()),
             Arc::clone(&clock),
             Arc::clone(&metrics),
-            process,
+            (process, Arc::clone(&live)),
             &settings,
         ));
         let failures = Failures::new(settings.failures_per_minute_max);
-        let (live, in_flight) = (Live::default(), InFlight::default());
         if matches!(**catalog.store(), AnyStore::Embedded(_)) {
             // It has one process at a time.
             live.set([process].into());
@@ -195,6 +195,17 @@ impl Enforcer {
             Ok(session) => self.judge(session, facts).await,
             Err(refusal) => Decision::Deny(refusal),
         }
+    }
+
+    /// Tells a store that has lost writes what is remembered here. Call it about once a second, and
+    /// whenever [`Self::until_store_lost`] returns.
+    pub async fn keep_up(&self) {
+        self.ledger.keep_up().await;
+    }
+
+    /// Returns when the store is found to have lost writes; may return without reason.
+    pub async fn until_store_lost(&self) {
+        self.catalog.store().until_lost().await;
     }
 
     /// Returns what is idle and publishes sizes. Call it about once a second.

@@ -17,9 +17,11 @@ use crate::domain::denial::Denial;
 use crate::domain::id::ApiId;
 use crate::domain::reading::LimitKind;
 
+mod leases;
 mod names;
 mod upstream;
 
+use leases::Leases;
 pub use upstream::{Attempt, TargetMetrics};
 
 /// Bounds of the overhead histogram, in seconds: a decision takes microseconds.
@@ -80,6 +82,7 @@ pub struct Metrics {
     access_log_dropped: IntCounter,
     panics: IntCounter,
     targets: upstream::Upstreams,
+    leases: Leases,
 }
 
 /// The metrics of one API, looked up once per request.
@@ -165,6 +168,7 @@ impl Metrics {
             )?,
             panics: counter(names::PANICS, "Requests that ended in a caught panic")?,
             targets: upstream::Upstreams::new()?,
+            leases: Leases::register(&registry)?,
             registry,
             requests,
             overhead,

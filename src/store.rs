@@ -9,6 +9,7 @@ use crate::domain::counter::{CounterKey, Window};
 use crate::domain::lease::{QuotaAnswer, QuotaCall, QuotaCounter};
 use crate::domain::limit::Rate;
 use crate::domain::ratelog::{RateAnswer, RateCall};
+use crate::domain::shard::{CounterCopy, Incarnation};
 use crate::domain::time::UnixMs;
 
 mod anchor;
@@ -18,6 +19,7 @@ pub mod feed;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod registry;
+pub mod shards;
 
 pub use error::StoreError;
 
@@ -193,7 +195,7 @@ pub struct QuotaReserve {
 }
 
 /// What the store says to a [`QuotaReserve`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuotaReserved {
     /// Executed.
     Answer {
@@ -201,12 +203,19 @@ pub enum QuotaReserved {
         answer: QuotaAnswer,
         /// Milliseconds to the end of the window by the store's clock; `None`: it never ends.
         ends_in_ms: Option<u64>,
+        /// The life of the shard in which it was executed.
+        incarnation: Incarnation,
+        /// The counter after it, where the store may ever have to be reminded of it.
+        copy: Option<Box<CounterCopy>>,
     },
     /// The window is not the current one by the store's clock, which reads `now`.
     OtherWindow {
         /// The store's time.
         now: UnixMs,
     },
+    /// The shard lost writes: it grants nothing before its gateways have told it what they know
+    /// ([`AnyStore::assert`]).
+    Learn,
 }
 
 /// What a quota counter says without being charged.

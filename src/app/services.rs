@@ -126,8 +126,13 @@ impl Service for SweepService {
         let mut every = tokio::time::interval(SWEEP_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
-            self.enforcer.sweep().await;
+            tokio::select! {
+                _ = every.tick() => {
+                    self.enforcer.keep_up().await;
+                    self.enforcer.sweep().await;
+                }
+                () = self.enforcer.until_store_lost() => self.enforcer.keep_up().await,
+            }
         }
     }
 

@@ -224,8 +224,16 @@ pub struct Hand {
     spent_at_answer: u64,
     /// The newest call known to be executed.
     heard_call: u64,
-    /// The returned units the store is known to have heard of.
-    heard_returned: u64,
+    /// The totals the store is known to have heard of.
+    heard: Heard,
+}
+
+/// What a store has heard of a hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Heard {
+    returned: u64,
+    spent: u64,
+    local: u64,
 }
 
 impl Hand {
@@ -319,7 +327,20 @@ impl Hand {
     pub fn may_be_forgotten(&self) -> bool {
         self.units() == 0
             && self.heard_call == self.cell.last_call
-            && self.heard_returned == self.cell.returned
+            && self.heard.returned == self.cell.returned
+    }
+
+    /// Units spent, as the store has heard.
+    #[must_use]
+    pub fn spent_as_heard(&self) -> u64 {
+        self.heard.spent
+    }
+
+    /// Whether the store has heard of all that was spent and given back.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        let Cell { returned, spent, local, .. } = self.cell;
+        self.heard == Heard { returned, spent, local }
     }
 
     /// Takes an answer in. An answer from before the hand was dropped is ignored.
@@ -328,7 +349,12 @@ impl Hand {
             QuotaAnswer::State(state) if state.cell.first_call == self.cell.first_call => {
                 let gain = state.cell.granted.saturating_sub(self.cell.granted);
                 self.cell.granted = self.cell.granted.max(state.cell.granted);
-                self.heard_returned = self.heard_returned.max(state.cell.returned);
+                let Heard { returned, spent, local } = self.heard;
+                self.heard = Heard {
+                    returned: returned.max(state.cell.returned),
+                    spent: spent.max(state.cell.spent),
+                    local: local.max(state.cell.local),
+                };
                 if state.cell.last_call < self.heard_call {
                     // A late answer: its units count, what it says of others is out of date.
                     return;

@@ -14,12 +14,17 @@ use crate::domain::counter::{CounterKey, ProcessId};
 use crate::domain::reading::{LIMITS_MAX, LimitKind, Readings};
 use crate::domain::time::BootNs;
 use crate::enforce::Settings;
+use crate::enforce::ledger::rate::RoundTrip;
+use crate::enforce::live::Live;
 use crate::enforce::slot::{Charge, ChargeLimit, InHand, Slot, Verdict};
 use crate::metrics::Metrics;
 use crate::store::{AnyStore, StoreError};
 
 mod ask;
+mod keep_up;
 mod look;
+mod quota;
+mod rate;
 mod sweep;
 
 /// How often a request asks the store before it gives up, as a bound on its work: each round ends
@@ -37,6 +42,9 @@ pub(super) struct Ledger {
     numbers: AtomicU64,
     /// Rises over all calls of the process.
     calls: AtomicU64,
+    /// Live gateways, as the store last told.
+    peers: Arc<Live>,
+    round_trip: RoundTrip,
     timeout: Duration,
     round_trip_ms: u64,
 }
@@ -63,7 +71,7 @@ impl Ledger {
         store: Arc<AnyStore>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-        process: ProcessId,
+        (process, live): (ProcessId, Arc<Live>),
         settings: &Settings,
     ) -> Self {
         Self {
@@ -74,6 +82,8 @@ impl Ledger {
             slots: DashMap::new(),
             numbers: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            peers: live,
+            round_trip: RoundTrip::default(),
             timeout: settings.store_timeout,
             round_trip_ms: settings.round_trip_ms,
         }
@@ -107,8 +117,7 @@ impl Ledger {
                 }
             }
         }
-        let deadline_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        Charged::Unknown(StoreError::Timeout { deadline_ms })
+        Charged::Unknown(self.too_late())
     }
 
     /// One look at all limits under their locks.
@@ -171,7 +180,7 @@ fn pace_per_s(hand: &InHand, answered: BootNs, now: BootNs) -> u64 {
     /// A shorter look would take a burst for a pace.
     const LOOK_MS_MIN: u64 = 10;
     let spent = match hand {
-        InHand::Quota(quota) => quota.hand.spent_since_answer(),
+        InHand::Quota(quota) => quota.held.hand.spent_since_answer(),
         InHand::Rate(held) => held.hand.spent_since_answer(),
     };
     spent.saturating_mul(1_000) / now.since_ms(answered).max(LOOK_MS_MIN)

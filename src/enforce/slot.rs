@@ -6,10 +6,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::domain::counter::{CounterKey, Window};
-use crate::domain::lease::Hand;
 use crate::domain::limit::{Period, Rate};
 use crate::domain::ratelog::RateHand;
 use crate::domain::reading::{LimitKind, Reading};
+use crate::domain::shard::Held;
 use crate::domain::time::{BootNs, UnixMs};
 
 /// The shortest and longest pause before a used-up quota is asked about again, in milliseconds,
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) hand: InHand,
     /// Whether a call is under way: one at a time.
     pub(super) asking: bool,
+    /// Calls that got no answer: who waited for one is told by it.
+    pub(super) failures: u64,
     /// Units that requests are waiting for.
     pub(super) waiting: u64,
     /// When the last answer came in.
@@ -59,7 +61,7 @@ pub(super) struct RateInHand {
 
 #[derive(Debug, Default)]
 pub(super) struct QuotaInHand {
-    pub(super) hand: Hand,
+    pub(super) held: Held,
     /// The window the hand belongs to, and when it ends by this process's clock.
     pub(super) window: Option<(Window, Option<BootNs>)>,
     /// When the window ends as the store said it: what clients are told. The end above is earlier
@@ -109,7 +111,8 @@ impl Slot {
             LimitKind::Rate => InHand::Rate(RateInHand::default()),
         };
         let zero = BootNs::default();
-        let state = State { hand, asking: false, waiting: 0, answered: zero, used: zero };
+        let state =
+            State { hand, asking: false, failures: 0, waiting: 0, answered: zero, used: zero };
         Self { number, key, state: Mutex::new(state), changed: Notify::new() }
     }
 }
@@ -154,7 +157,7 @@ impl Charge {
     /// Spends what [`Self::judge`] found to be enough.
     pub(super) fn spend(&self, state: &mut State, cost: u64, now: BootNs) {
         let spent = match &mut state.hand {
-            InHand::Quota(quota) => quota.hand.spend(cost),
+            InHand::Quota(quota) => quota.held.hand.spend(cost),
             InHand::Rate(held) => held.hand.spend(cost, now),
         };
         debug_assert!(spent, "judged enough under the same lock");
@@ -165,7 +168,7 @@ impl Charge {
     pub(super) fn is_low(&self, state: &State, now: BootNs) -> bool {
         !state.asking
             && match &state.hand {
-                InHand::Quota(quota) => quota.hand.is_low(),
+                InHand::Quota(quota) => quota.held.hand.is_low(),
                 InHand::Rate(held) => held.hand.is_low(now),
             }
     }
@@ -177,7 +180,7 @@ impl Charge {
                 Reading {
                     kind: LimitKind::Quota,
                     limit: *limit,
-                    remaining: quota.hand.remaining().min(*limit),
+                    remaining: quota.held.hand.remaining().min(*limit),
                     reset_ms,
                     window_ms,
                 }
@@ -207,9 +210,9 @@ impl QuotaInHand {
         if window.reset != resets || ends.is_some_and(|ends| ends <= now) {
             return Verdict::Ask;
         }
-        if cost <= self.hand.units() {
+        if cost <= self.held.hand.units() {
             Verdict::Enough
-        } else if now < self.ask_again && self.hand.remaining() < cost {
+        } else if now < self.ask_again && self.held.hand.remaining() < cost {
             Verdict::Refused { wait_ms: self.renews.map(|renews| wait_ms(now, renews)) }
         } else {
             Verdict::Ask
@@ -221,10 +224,10 @@ impl QuotaInHand {
     /// While nobody else holds units nothing can come back before the window ends, except by an
     /// edit, which makes a new session and wakes the slot. Else ask again after a pause.
     pub(super) fn pace(&mut self, cost: u64, now: BootNs) {
-        if cost <= self.hand.remaining() {
+        if cost <= self.held.hand.remaining() {
             self.ask_again = now;
             self.ask_again_ms = 0;
-        } else if self.hand.held_by_others() == 0 {
+        } else if self.held.hand.held_by_others() == 0 {
             self.ask_again = match self.window {
                 Some((_, Some(ends))) => ends,
                 Some((_, None)) | None => BootNs(u64::MAX),

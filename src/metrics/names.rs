@@ -22,3 +22,7 @@ pub(super) const RETRIES: &str = "turnpike_upstream_retries_total";
 pub(super) const EJECTIONS: &str = "turnpike_upstream_ejections_total";
 pub(super) const AVAILABLE: &str = "turnpike_upstream_available";
 pub(super) const UPSTREAM_IN_FLIGHT: &str = "turnpike_upstream_in_flight";
+pub(super) const LEASED_UNITS: &str = "turnpike_quota_units_leased_total";
+pub(super) const SPENT_UNITS: &str = "turnpike_quota_units_spent_total";
+pub(super) const RETURNED_UNITS: &str = "turnpike_quota_units_returned_total";
+pub(super) const WASTED_UNITS: &str = "turnpike_quota_units_wasted_total";

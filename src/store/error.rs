@@ -24,6 +24,9 @@ pub enum StoreError {
         /// What is.
         what: &'static str,
     },
+    /// The store lost writes, and hears from its gateways what they were.
+    #[error("the store is learning what it has lost")]
+    Learning,
     /// Another process has it open.
     #[error("the store is in use by another process")]
     InUse,
@@ -42,7 +45,7 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::Io { .. } => true,
+            Self::Timeout { .. } | Self::Io { .. } | Self::Learning => true,
             Self::Damaged { .. } | Self::InUse => false,
         }
     }

@@ -19,6 +19,7 @@ use crate::domain::ratelog::{RateAnswer, RateCall};
 use crate::domain::time::UnixMs;
 use crate::store::feed::Changes;
 use crate::store::registry::{Heartbeat, Peer};
+use crate::store::shards::{AssertBatch, ShardId};
 use crate::store::{
     Committed, CounterStore, Generation, Kind, Page, QuotaReserve, QuotaReserved, QuotaUsage,
     RateReserve, Record, RecordKey, RecordStore, StoreError, Write,
@@ -29,6 +30,7 @@ use keys::Keys;
 use link::{Link, Watch};
 use records::Records;
 use registry::Registry;
+use shards::Shards;
 
 mod changes;
 mod counters;
@@ -40,6 +42,7 @@ mod records;
 mod registry;
 mod script;
 mod server;
+mod shards;
 
 pub use fault::RedisFault;
 pub use options::RedisOptions;
@@ -103,6 +106,9 @@ impl RedisStore {
         let records = link(Watch::Pings).await?;
         let registry = Registry::new(records.clone(), timeout);
         let records = Records::new(records, (timeout, long), options.feed_len);
+        // A store without a single commit was never used, or there is nothing left to protect.
+        let fresh = records.generation(&keys).await? == Generation(0);
+        counters.poll(&keys, fresh).await?;
         Ok(Self {
             counters: Box::new(counters),
             records: Box::new(records),
@@ -123,11 +129,30 @@ impl RedisStore {
     }
 
     pub(crate) async fn heartbeat(&self, own: &Heartbeat) -> Result<Vec<Peer>, StoreError> {
-        self.registry.heartbeat(&self.keys, own).await
+        let peers = self.registry.heartbeat(&self.keys, own).await?;
+        self.counters.seen(peers.iter().map(|peer| peer.process).collect());
+        Ok(peers)
     }
 
     pub(crate) async fn sign_off(&self, process: ProcessId) -> Result<(), StoreError> {
         self.registry.sign_off(&self.keys, process).await
+    }
+
+    /// This process's standing at all shards.
+    pub(in crate::store) fn shards(&self) -> &Shards {
+        &self.counters.shards
+    }
+
+    pub(in crate::store) async fn poll(&self) -> Result<(), StoreError> {
+        self.counters.poll(&self.keys, false).await
+    }
+
+    pub(in crate::store) async fn assert(
+        &self,
+        shard: ShardId,
+        batch: &AssertBatch<'_>,
+    ) -> Result<(), StoreError> {
+        self.counters.assert(&self.keys, shard, batch).await
     }
 
     /// Whether there is a connection for counters now.

@@ -217,7 +217,7 @@ pub(crate) async fn now(store: &impl CounterStore) -> UnixMs {
     let reserve = QuotaReserve { key: key(0, "time"), window, call };
     match store.quota(&reserve).await.unwrap() {
         QuotaReserved::OtherWindow { now } => now,
-        QuotaReserved::Answer { .. } => panic!("a store that lives in 1970"),
+        other => panic!("a store that lives in 1970: {other:?}"),
     }
 }
 
@@ -241,7 +241,7 @@ pub(crate) async fn ask(
 ) -> (QuotaState, Option<u64>) {
     let reserve = QuotaReserve { key: key.clone(), window, call };
     let answer = store.quota(&reserve).await.unwrap();
-    let QuotaReserved::Answer { answer: QuotaAnswer::State(state), ends_in_ms } = answer else {
+    let QuotaReserved::Answer { answer: QuotaAnswer::State(state), ends_in_ms, .. } = answer else {
         panic!("{answer:?}")
     };
     (state, ends_in_ms)

@@ -16,7 +16,7 @@ impl Ledger {
         let state = slot.state.lock();
         let InHand::Quota(quota) = &state.hand else { return None };
         let (current, _) = quota.window?;
-        (current == *window).then(|| (self.process, quota.hand.totals()))
+        (current == *window).then(|| (self.process, quota.held.hand.totals()))
     }
 
     /// Units of a rate that this process may spend now.

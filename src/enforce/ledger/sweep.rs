@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
+
 use crate::domain::time::BootNs;
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{InHand, Slot};
@@ -10,41 +12,46 @@ use crate::enforce::slot::{InHand, Slot};
 const IDLE_MS: u64 = 1_000;
 /// The same while at least half of the limit is free: nobody is short of units.
 const IDLE_RELAXED_MS: u64 = 10_000;
+/// Slots given back at the same time.
+const RETURNED_AT_ONCE_MAX: usize = 64;
+/// A counter that is not in use is remembered to the end of its window, in case the store forgets
+/// it, while there are no more than so many: some 100 MB.
+const REMEMBERED_MAX: usize = 200_000;
 
 impl Ledger {
     /// Returns what is idle and forgets what nobody refers to. Runs about once a second.
     pub(in crate::enforce) async fn sweep(&self) {
+        self.round_trip.fade();
         let now = self.clock.boot();
-        let idle: Vec<Arc<Slot>> = self
-            .slots
-            .iter()
-            .filter(|slot| is_idle(slot, now))
-            .map(|slot| Arc::clone(&slot))
-            .collect();
-        for slot in idle {
-            if let Err(error) = self.give_back(&slot).await {
-                tracing::debug!(counter = %slot.key, %error, "could not return idle units");
-            }
-        }
+        self.return_all(|slot| is_idle(slot, now)).await;
+        let crowded = REMEMBERED_MAX < self.slots.len();
         // Sessions hold their slots; a slot that only the map holds is not in use. Its hand must
         // be empty, or its units would be taken without anybody to spend or return them.
-        self.slots.retain(|_, slot| 1 < Arc::strong_count(slot) || !is_forgettable(slot, now));
+        self.slots
+            .retain(|_, slot| 1 < Arc::strong_count(slot) || !is_forgettable(slot, now, crowded));
     }
 
     /// Returns everything: a graceful stop.
     pub(in crate::enforce) async fn release_all(&self) {
-        let all: Vec<Arc<Slot>> = self.slots.iter().map(|slot| Arc::clone(&slot)).collect();
-        for slot in all {
-            if let Err(error) = self.give_back(&slot).await {
-                tracing::warn!(counter = %slot.key, %error, "could not return units at the end");
-            }
-        }
+        self.return_all(|_| true).await;
+    }
+
+    async fn return_all(&self, which: impl Fn(&Slot) -> bool) {
+        let slots: Vec<Arc<Slot>> =
+            self.slots.iter().filter(|slot| which(slot)).map(|slot| Arc::clone(&slot)).collect();
+        stream::iter(slots)
+            .for_each_concurrent(RETURNED_AT_ONCE_MAX, async |slot| {
+                if let Err(error) = self.give_back(&slot).await {
+                    tracing::debug!(counter = %slot.key, %error, "could not return units");
+                }
+            })
+            .await;
     }
 
     /// Slots, and quota units in hand.
     pub(in crate::enforce) fn totals(&self) -> (usize, u64) {
         let units = |slot: &Slot| match &slot.state.lock().hand {
-            InHand::Quota(quota) => quota.hand.units(),
+            InHand::Quota(quota) => quota.held.hand.units(),
             InHand::Rate(_) => 0,
         };
         let held = self.slots.iter().map(|slot| units(&slot)).fold(0, u64::saturating_add);
@@ -55,22 +62,24 @@ impl Ledger {
 fn is_idle(slot: &Slot, now: BootNs) -> bool {
     let state = slot.state.lock();
     let InHand::Quota(quota) = &state.hand else { return false };
-    let unreported = 0 < quota.hand.spent_since_answer();
-    let relaxed = quota.hand.units() <= quota.hand.remaining_at_store();
+    let hand = &quota.held.hand;
+    let relaxed = hand.units() <= hand.remaining_at_store();
     let pause = if relaxed { IDLE_RELAXED_MS } else { IDLE_MS };
     let over = quota.window.is_some_and(|(_, ends)| ends.is_some_and(|ends| ends <= now));
-    (0 < quota.hand.units() || unreported)
+    (0 < hand.units() || !hand.is_heard())
         && !state.asking
         && !over
         && state.used.plus_ms(pause) <= now
 }
 
-fn is_forgettable(slot: &Slot, now: BootNs) -> bool {
+fn is_forgettable(slot: &Slot, now: BootNs, crowded: bool) -> bool {
     let state = slot.state.lock();
     let empty = match &state.hand {
         InHand::Quota(quota) => {
+            let hand = &quota.held.hand;
             let over = quota.window.is_none_or(|(_, ends)| ends.is_some_and(|ends| ends <= now));
-            over || (quota.hand.units() == 0 && quota.hand.spent_since_answer() == 0)
+            let reported = hand.may_be_forgotten() && hand.is_heard();
+            over || (reported && (crowded || quota.held.copy().is_none()))
         }
         InHand::Rate(held) => held.hand.units(now) == 0,
     };

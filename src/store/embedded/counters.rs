@@ -15,6 +15,7 @@ use crate::domain::counter::{CounterKey, ProcessId, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCounter};
 use crate::domain::limit::Rate;
 use crate::domain::ratelog::{RateAnswer, RateCall, RateLog};
+use crate::domain::shard::Incarnation;
 use crate::domain::time::{BootNs, UnixMs};
 use crate::store::embedded::codec;
 use crate::store::embedded::journal::Journal;
@@ -126,7 +127,8 @@ impl Counters {
                 (answer, number)
             }
         };
-        Ok((QuotaReserved::Answer { answer, ends_in_ms }, number))
+        let (incarnation, copy) = (Incarnation(0), None);
+        Ok((QuotaReserved::Answer { answer, ends_in_ms, incarnation, copy }, number))
     }
 
     /// Executes a call, journals what it changed, and answers with the number of the record that

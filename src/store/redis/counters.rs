@@ -1,34 +1,56 @@
 //! Counters as scripts: what goes in, what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use redis::Cmd;
 
 use crate::domain::counter::{CounterKey, ProcessId, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCounter, QuotaState};
 use crate::domain::ratelog::RateAnswer;
+use crate::domain::shard::{CounterCopy, Incarnation};
 use crate::domain::time::UnixMs;
 use crate::store::redis::fault::RedisFault;
 use crate::store::redis::keys::Keys;
 use crate::store::redis::link::Link;
 use crate::store::redis::script::{Answer, Script};
+use crate::store::redis::shards::{self, Shards};
+use crate::store::shards::{AssertBatch, ShardId};
 use crate::store::{QuotaReserve, QuotaReserved, QuotaUsage, RateReserve, StoreError};
 
 /// The largest number sent: scripts count in doubles, which are exact up to 2^53. A larger limit
 /// counts as this one.
-const NUMBER_MAX: u64 = (1 << 53) - 1;
+pub(super) const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// The longest span sent, some 139 years: a time plus a span must stay exact too.
 const SPAN_MS_MAX: u64 = 1 << 42;
+
+/// One in so many calls of a process names the processes that are not long gone, so that cells of
+/// others can be folded. It only saves memory.
+const FOLDING_CALLS: u64 = 64;
 
 /// The scripts, and the connection they run on.
 #[derive(Debug)]
 pub(super) struct Counters {
     link: Link,
     deadline: Duration,
+    pub(super) shards: Shards,
+    /// Processes that were seen lately; all others are long gone.
+    recent: ArcSwap<BTreeSet<ProcessId>>,
     quota: Script,
     rate: Script,
     usage: Script,
+    poll: Script,
+    assert: Script,
+}
+
+/// A script on counters, with the head that all of them share.
+macro_rules! on_shard {
+    ($file:literal) => {
+        Script::new(concat!(include_str!("shard.lua"), include_str!($file)))
+    };
 }
 
 impl Counters {
@@ -36,14 +58,23 @@ impl Counters {
         Self {
             link,
             deadline,
-            quota: Script::new(include_str!("quota.lua")),
-            rate: Script::new(include_str!("rate.lua")),
+            shards: Shards::new(),
+            recent: ArcSwap::default(),
+            quota: on_shard!("quota.lua"),
+            rate: on_shard!("rate.lua"),
             usage: Script::new(include_str!("usage.lua")),
+            poll: on_shard!("poll.lua"),
+            assert: on_shard!("assert.lua"),
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
         self.link.is_up()
+    }
+
+    /// Says which processes were seen lately.
+    pub(super) fn seen(&self, recent: BTreeSet<ProcessId>) {
+        self.recent.store(Arc::new(recent));
     }
 
     pub(super) async fn quota(
@@ -52,7 +83,13 @@ impl Counters {
         reserve: &QuotaReserve,
     ) -> Result<QuotaReserved, StoreError> {
         let QuotaReserve { key, window, call } = reserve;
+        let shard = self.shards.of(key);
+        let member = self.shards.member(shard);
+        if !member.may_reserve() {
+            return Ok(QuotaReserved::Learn);
+        }
         let arguments = |cmd: &mut Cmd| {
+            caller(cmd, member.incarnation(), call.process);
             time(cmd, window.start);
             match window.end {
                 Some(end) => time(cmd, end),
@@ -60,28 +97,42 @@ impl Counters {
                     cmd.arg("");
                 }
             }
-            cmd.arg(call.process.0.to_be_bytes().as_slice());
-            let Cell { first_call, last_call, granted, returned, spent, local } = call.cell;
-            for total in [first_call, last_call, granted, returned, spent, local] {
-                cmd.arg(total.min(NUMBER_MAX));
-            }
+            shards::cell(cmd, &call.cell);
             for number in [call.limit, call.generation, call.want, call.need, call.least, call.live]
             {
                 cmd.arg(number.min(NUMBER_MAX));
             }
+            if call.cell.last_call.is_multiple_of(FOLDING_CALLS) {
+                for process in self.recent.load().iter() {
+                    cmd.arg(process.0.to_be_bytes().as_slice());
+                }
+            }
         };
-        let name = keys.quota(key, window);
-        let ran = self.link.script(&self.quota, &[name], self.deadline, arguments).await;
+        let names = [keys.shard(shard), keys.quota(key, window)];
+        let ran = self.link.script(&self.quota, &names, self.deadline, arguments).await;
         let mut answer = ran?;
         let now = UnixMs(answer.number()?);
         let ends_in_ms = window.end.map(|end| end.since_ms(now));
-        let answer = match answer.number()? {
-            EXECUTED => QuotaAnswer::State(state(&mut answer)?),
-            GONE => QuotaAnswer::Gone,
+        let incarnation = member.incarnation();
+        let (answer, copy) = match answer.number()? {
+            EXECUTED => {
+                let cell = cell(&mut answer)?;
+                let (remaining, held_by_others) = (answer.number()?, answer.number()?);
+                let copy = copy(&mut answer)?;
+                let limit = copy.counter.limit;
+                let state = QuotaState { cell, remaining, held_by_others, limit };
+                (QuotaAnswer::State(state), copy)
+            }
+            GONE => (QuotaAnswer::Gone, copy(&mut answer)?),
             OTHER_WINDOW => return Ok(QuotaReserved::OtherWindow { now }),
+            LEARN => {
+                self.shards.heard(shard, Incarnation(answer.number()?), true);
+                return Ok(QuotaReserved::Learn);
+            }
             _ => return Err(RedisFault::Mismatch.met("read")),
         };
-        Ok(QuotaReserved::Answer { answer, ends_in_ms })
+        let copy = Some(Box::new(copy));
+        Ok(QuotaReserved::Answer { answer, ends_in_ms, incarnation, copy })
     }
 
     /// Executes a call, at the server's time or at another one; and at which it was.
@@ -92,14 +143,16 @@ impl Counters {
         at: Option<UnixMs>,
     ) -> Result<(RateAnswer, UnixMs), StoreError> {
         let RateReserve { key, call } = reserve;
+        let shard = self.shards.of(key);
+        let known = self.shards.member(shard).incarnation();
         let arguments = |cmd: &mut Cmd| {
+            caller(cmd, known, call.process);
             match at {
                 Some(at) => time(cmd, at),
                 None => {
                     cmd.arg("");
                 }
             }
-            cmd.arg(call.process.0.to_be_bytes().as_slice());
             cmd.arg(call.q.min(NUMBER_MAX));
             cmd.arg(call.rate.requests.get().min(NUMBER_MAX));
             cmd.arg(call.rate.per_ms.get().min(SPAN_MS_MAX));
@@ -112,10 +165,14 @@ impl Counters {
                 cmd.arg(close.age_ms.min(SPAN_MS_MAX));
             }
         };
-        let name = keys.rate(key);
-        let ran = self.link.script(&self.rate, &[name], self.deadline, arguments).await;
+        let names = [keys.shard(shard), keys.rate(key)];
+        let ran = self.link.script(&self.rate, &names, self.deadline, arguments).await;
         let mut answer = ran?;
         let now = UnixMs(answer.number()?);
+        let incarnation = Incarnation(answer.number()?);
+        if known < incarnation {
+            self.shards.heard(shard, incarnation, true);
+        }
         let answer = RateAnswer {
             q: call.q,
             granted: answer.number()?,
@@ -124,6 +181,48 @@ impl Counters {
             reset_ms: answer.number()?,
         };
         Ok((answer, now))
+    }
+
+    /// Looks which life each shard is in. In a store that was never used (`fresh`) shards begin
+    /// open: nothing can have been lost.
+    pub(super) async fn poll(&self, keys: &Keys, fresh: bool) -> Result<(), StoreError> {
+        let one = async |shard: ShardId| {
+            let arguments = |cmd: &mut Cmd| {
+                caller(cmd, self.shards.member(shard).incarnation(), ProcessId(0));
+                cmd.arg(u8::from(fresh));
+            };
+            let name = [keys.shard(shard)];
+            let ran = self.link.script(&self.poll, &name, self.deadline, arguments).await;
+            let mut answer = ran?;
+            let incarnation = Incarnation(answer.number()?);
+            self.shards.heard(shard, incarnation, answer.number()? != 0);
+            Ok(())
+        };
+        join_all(Shards::all().map(one)).await.into_iter().collect()
+    }
+
+    pub(super) async fn assert(
+        &self,
+        keys: &Keys,
+        shard: ShardId,
+        batch: &AssertBatch<'_>,
+    ) -> Result<(), StoreError> {
+        let named = self.shards.member(shard).incarnation();
+        let mut names = vec![keys.shard(shard)];
+        names.extend(batch.counters.iter().map(|known| keys.quota(&known.key, &known.window)));
+        let arguments = |cmd: &mut Cmd| {
+            caller(cmd, named, batch.process);
+            shards::arguments(cmd, batch);
+        };
+        let ran = self.link.script(&self.assert, &names, self.deadline, arguments).await;
+        let mut answer = ran?;
+        let incarnation = Incarnation(answer.number()?);
+        match answer.number()? {
+            0 => self.shards.heard(shard, incarnation, true),
+            _ if batch.last => self.shards.acknowledged(shard, named),
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(super) async fn usage(
@@ -138,18 +237,10 @@ impl Counters {
         if answer.is_empty() {
             return Ok(QuotaUsage { now, counter: None });
         }
-        let mut counter = QuotaCounter {
-            version: answer.number()?,
-            limit: answer.number()?,
-            generation: answer.number()?,
-            folded: answer.number()?,
-            cells: BTreeMap::new(),
-        };
-        while !answer.is_empty() {
-            let process = answer.bytes()?.and_then(|bytes| bytes.try_into().ok());
-            let process = process.ok_or_else(|| RedisFault::Mismatch.met("read"))?;
-            counter.cells.insert(ProcessId(u64::from_be_bytes(process)), cell(&mut answer)?);
-        }
+        let (version, limit) = (answer.number()?, answer.number()?);
+        let (generation, folded) = (answer.number()?, answer.number()?);
+        let cells = cells(&mut answer)?;
+        let counter = QuotaCounter { version, limit, generation, folded, cells };
         Ok(QuotaUsage { now, counter: Some(counter) })
     }
 }
@@ -158,14 +249,30 @@ impl Counters {
 const EXECUTED: u64 = 0;
 const GONE: u64 = 1;
 const OTHER_WINDOW: u64 = 2;
+const LEARN: u64 = 3;
 
-fn state(answer: &mut Answer) -> Result<QuotaState, StoreError> {
-    Ok(QuotaState {
-        cell: cell(answer)?,
-        remaining: answer.number()?,
-        held_by_others: answer.number()?,
-        limit: answer.number()?,
-    })
+/// What each call on a shard begins with.
+fn caller(cmd: &mut Cmd, known: Incarnation, process: ProcessId) {
+    cmd.arg(known.0.min(NUMBER_MAX)).arg(process.0.to_be_bytes().as_slice());
+}
+
+/// The whole counter at the end of an answer.
+fn copy(answer: &mut Answer) -> Result<CounterCopy, StoreError> {
+    let (limit, written_in) = (answer.number()?, Incarnation(answer.number()?));
+    let (version, generation, folded) = (answer.number()?, answer.number()?, answer.number()?);
+    let cells = cells(answer)?;
+    let counter = QuotaCounter { version, limit, generation, folded, cells };
+    Ok(CounterCopy { written_in, counter })
+}
+
+fn cells(answer: &mut Answer) -> Result<BTreeMap<ProcessId, Cell>, StoreError> {
+    let mut cells = BTreeMap::new();
+    while !answer.is_empty() {
+        let process = answer.bytes()?.and_then(|bytes| bytes.try_into().ok());
+        let process = process.ok_or_else(|| RedisFault::Mismatch.met("read"))?;
+        cells.insert(ProcessId(u64::from_be_bytes(process)), cell(answer)?);
+    }
+    Ok(cells)
 }
 
 fn cell(answer: &mut Answer) -> Result<Cell, StoreError> {
@@ -179,6 +286,6 @@ fn cell(answer: &mut Answer) -> Result<Cell, StoreError> {
     })
 }
 
-fn time(cmd: &mut Cmd, at: UnixMs) {
+pub(super) fn time(cmd: &mut Cmd, at: UnixMs) {
     cmd.arg(at.0.min(NUMBER_MAX));
 }

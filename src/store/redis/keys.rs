@@ -5,6 +5,7 @@
 
 use crate::domain::counter::{CounterKey, Window};
 use crate::store::Kind;
+use crate::store::shards::ShardId;
 
 /// Places the counters are spread over.
 pub(super) const SHARDS: u32 = 128;
@@ -32,18 +33,23 @@ impl Keys {
         }
     }
 
+    /// A shard itself.
+    pub(super) fn shard(&self, shard: ShardId) -> String {
+        format!("{}:{{s{:03}}}", self.prefix, shard.0)
+    }
+
     /// A quota counter in one window. A window is named by its start and its reset number: its
     /// end follows from the definition.
     pub(super) fn quota(&self, key: &CounterKey, window: &Window) -> String {
         let Self { prefix, .. } = self;
-        let (shard, start, reset) = (shard(key), window.start.0, window.reset);
+        let (shard, start, reset) = (shard(key).0, window.start.0, window.reset);
         format!("{prefix}:{{s{shard:03}}}q:{key}:{start:x}.{reset:x}")
     }
 
     /// A rate counter.
     pub(super) fn rate(&self, key: &CounterKey) -> String {
         let Self { prefix, .. } = self;
-        format!("{prefix}:{{s{:03}}}r:{key}", shard(key))
+        format!("{prefix}:{{s{:03}}}r:{key}", shard(key).0)
     }
 
     /// What the name of each record of a kind begins with.
@@ -72,8 +78,9 @@ impl Keys {
 }
 
 /// Where a subject's counters lie. It must never change: a counter elsewhere starts at zero.
-fn shard(key: &CounterKey) -> u32 {
-    crc32fast::hash(key.subject.to_string().as_bytes()) % SHARDS
+pub(super) fn shard(key: &CounterKey) -> ShardId {
+    let place = crc32fast::hash(key.subject.to_string().as_bytes()) % SHARDS;
+    ShardId(u8::try_from(place).unwrap_or(0))
 }
 
 #[expect(clippy::as_conversions, reason = "the discriminant of a `repr(u8)` enum")]
@@ -95,6 +102,7 @@ mod tests {
         let subject = Subject::Credential(CredentialId(17));
         let key = CounterKey { subject, definition: "q//e86400000".into() };
         assert_eq!(keys.quota(&key, &window), "tp:{s086}q:c17/q//e86400000:ff.a");
+        assert_eq!(keys.shard(shard(&key)), "tp:{s086}");
         assert_eq!(keys.record(Kind::App, b"x"), b"tp:{tp}r:5:x");
         assert_eq!(keys.ids(Kind::Member), b"tp:{tp}i:18:");
     }

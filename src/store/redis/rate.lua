@@ -1,40 +1,35 @@
 -- One call on a rate counter: the sliding log of leases, as `domain::ratelog::RateLog::reserve`.
+-- After shard.lua, whose keys and arguments it has.
 --
--- KEYS[1]  the log, a string of four MessagePack values: the time of writing (`base`, in ms since
+-- KEYS[2]  the log, a string of four MessagePack values: the time of writing (`base`, in ms since
 --          1970); {process, last q, when}...; {process, q, expiry, units}...; and closed units as
 --          one list (leaves, units, leaves, units...), ascending. All times are relative to base.
--- ARGV[1]  the call's number on its connection, echoed
--- ARGV[2]  empty: this server's TIME counts. Tests say another time here.
--- ARGV[3]  process, eight bytes
--- ARGV[4]  q, the call's number among all calls of the process; 0 only reads
--- ARGV[5,6]  the rate: requests, and the window they are counted in, in ms
--- ARGV[7-9]  want, need, least
--- ARGV[10] validity of the opened lease, in ms
--- ARGV[11..] closed leases, three numbers each: q, units spent, ms since the last was spent
+-- ARGV[4]  empty: this server's TIME counts. Tests say another time here.
+-- ARGV[5]  q, the call's number among all calls of the process; 0 only reads
+-- ARGV[6,7]  the rate: requests, and the window they are counted in, in ms
+-- ARGV[8-10] want, need, least
+-- ARGV[11] validity of the opened lease, in ms
+-- ARGV[12..] closed leases, three numbers each: q, units spent, ms since the last was spent
 --
--- Answers {echo, now, granted, free, wait in ms, reset in ms}.
--- No number here is above 2^53, so that all are exact; the caller sees to it.
+-- Answers {echo, now, incarnation, granted, free, wait in ms, reset in ms}.
 local SINGLE_MAX = 64 -- Up to this rate leaving times are not rounded.
 local LOG_STEPS = 128
 local LATE_MS = 10000 -- The longest a call may be on its way: for so long an idle log is kept.
 local SILENT_MS = 3600000 -- A process that has not called for an hour is over.
-local max, min, floor = math.max, math.min, math.floor
 
-local now = tonumber(ARGV[2])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + floor(time[2] / 1000)
-end
-local process, q = ARGV[3], tonumber(ARGV[4])
-local requests, per = tonumber(ARGV[5]), tonumber(ARGV[6])
+local now = server_time()
+local incarnation, blind = keep_up(now)
+now = tonumber(ARGV[4]) or now
+local q = tonumber(ARGV[5])
+local requests, per = tonumber(ARGV[6]), tonumber(ARGV[7])
 local tail = per + max(5, floor(per / 1000))
 
 -- What still counts.
 local calls, open, closed = {}, {}, {}
 local used, newest = 0, nil
-local stored = redis.call('GET', KEYS[1])
+local stored = redis.call('GET', KEYS[2])
 if stored then
-  local base, callers, leases, left = cmsgpack.unpack(stored)
+  local base, callers, leases, left = cunpack(stored)
   for _, caller in ipairs(callers) do
     caller[3] = caller[3] + base
     if caller[1] == process then
@@ -101,18 +96,22 @@ if not repeated then
   else
     calls[#calls + 1] = {process, q, now}
   end
-  for i = 11, #ARGV, 3 do
+  for i = 12, #ARGV, 3 do
     close(tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]))
   end
 end
 
-local least = tonumber(ARGV[9])
+local least = tonumber(ARGV[10])
 local free, granted = max(0, requests - used), 0
+-- After a loss nobody knows what counts: nothing is free until all of it must have left. A lease
+-- may be spent from for a quarter of the window.
+local unseen = blind + tail + floor(per / 4) - now
+if 0 < unseen then free = 0 end
 if not repeated and least <= free and 0 < free then
-  granted = min(free, max(tonumber(ARGV[8]), tonumber(ARGV[7])))
+  granted = min(free, max(tonumber(ARGV[9]), tonumber(ARGV[8])))
 end
 if 0 < granted then
-  open[#open + 1] = {process, q, now + tonumber(ARGV[10]), granted}
+  open[#open + 1] = {process, q, now + tonumber(ARGV[11]), granted}
   free = free - granted
 end
 
@@ -143,11 +142,13 @@ if free < target then
   end
 end
 
+wait, reset = max(wait, unseen), max(reset, unseen)
+
 if not repeated then
   for _, caller in ipairs(calls) do caller[3] = caller[3] - now end
   for _, lease in ipairs(open) do lease[3] = lease[3] - now end
   for i = 1, #closed, 2 do closed[i] = closed[i] - now end
-  redis.call('SET', KEYS[1], cmsgpack.pack(now, calls, open, closed),
-    'PX', string.format('%.0f', reset + LATE_MS))
+  redis.call('SET', KEYS[2], pack(now, calls, open, closed),
+    'PX', whole(reset + LATE_MS))
 end
-return {ARGV[1], now, granted, free, wait, reset}
+return {ARGV[1], now, incarnation, granted, free, wait, reset}

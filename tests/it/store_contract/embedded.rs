@@ -135,7 +135,7 @@ async fn the_journal_is_made_anew_when_it_has_grown() {
     while store.size().journal_bytes >= longest {
         longest = store.size().journal_bytes;
         q += 1;
-        let cell = Cell { first_call: 1, last_call: q, ..Cell::default() };
+        let cell = Cell { first_call: 1, last_call: q, granted: q - 1, ..Cell::default() };
         ask(&store, &key(1, "q//day"), window, call(1, cell, HUGE, 1)).await;
     }
     let left = HUGE - q;

@@ -146,7 +146,10 @@ async fn a_server_that_hangs_costs_three_calls_and_then_nothing() {
     let error = loop {
         match read().await.unwrap_err() {
             StoreError::Timeout { deadline_ms } => timeouts += u64::from(deadline_ms == 200),
-            error @ (StoreError::Io { .. } | StoreError::Damaged { .. } | StoreError::InUse) => {
+            error @ (StoreError::Io { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::Learning
+            | StoreError::InUse) => {
                 break error;
             }
         }

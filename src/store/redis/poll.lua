@@ -1,0 +1,12 @@
+-- Looks which life a shard is in. After shard.lua, whose keys and arguments it has.
+--
+-- ARGV[4]  1: a shard that is missing was never used, and nothing is to be learned of it
+--
+-- Answers {echo, incarnation, 1 while learning, else 0}.
+local now = server_time()
+if ARGV[4] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
+  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  redis.call('HSET', KEYS[1], 'n', whole(now), 'r', run, 'b', '0')
+end
+local incarnation, _, learning = keep_up(now)
+return {ARGV[1], incarnation, learning and 1 or 0}
