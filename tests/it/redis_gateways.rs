@@ -42,12 +42,8 @@ fn a_gateway_imports_enforces_and_starts_again_with_what_redis_keeps() {
     let place = place.restart(&server, &upstream);
     assert_eq!(place.gateway.get("/a/x", "token-of-a-robot").status, 200);
     server.restart();
-    let mut status = 503;
-    until("redis is used again", || {
-        status = place.gateway.get("/a/x", "token-of-a-robot").status;
-        status != 503
-    });
-    assert_eq!(status, 200, "{}", place.gateway.log());
+    // It learns for a second, and the rate is unknown for a window and a quarter: refused is free.
+    until("redis is used again", || place.gateway.get("/a/x", "token-of-a-robot").status == 200);
     assert_eq!(place.gateway.get("/a/x", "token-of-a-robot").status, 200);
     assert_eq!(place.gateway.get("/a/x", "token-of-a-robot").status, 429);
     assert_eq!(upstream.count(), 5);

@@ -8,28 +8,35 @@ use turnpike::domain::lease::{Hand, QuotaAnswer, QuotaCall, QuotaCounter};
 use turnpike::domain::ratelog::{Close, RateCall, RateLog, rate};
 use turnpike::domain::time::UnixMs;
 use turnpike::store::redis::RedisStore;
-use turnpike::store::{CounterStore, QuotaReserve, QuotaReserved, RateReserve};
+use turnpike::store::{AnyStore, CounterStore, QuotaReserve, QuotaReserved, RateReserve};
 
 use super::{key, window};
 use crate::redis_server::RedisServer;
 
 /// One server for the histories of a property; each history has a counter of its own.
-struct Bench {
-    runtime: Runtime,
-    store: RedisStore,
-    _server: RedisServer,
+pub(super) struct Bench {
+    pub(super) runtime: Runtime,
+    pub(super) store: AnyStore,
+    pub(super) server: RedisServer,
     counters: std::cell::Cell<u64>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let server = RedisServer::start();
-        let store = runtime.block_on(server.connect());
-        Self { runtime, store, _server: server, counters: std::cell::Cell::new(0) }
+        let store = AnyStore::Redis(runtime.block_on(server.connect()));
+        Self { runtime, store, server, counters: std::cell::Cell::new(0) }
     }
 
-    fn fresh(&self, definition: &str) -> CounterKey {
+    fn redis(&self) -> &RedisStore {
+        match &self.store {
+            AnyStore::Redis(store) => store,
+            AnyStore::Embedded(_) => panic!("made above"),
+        }
+    }
+
+    pub(super) fn fresh(&self, definition: &str) -> CounterKey {
         self.counters.set(self.counters.get() + 1);
         key(self.counters.get(), definition)
     }
@@ -47,7 +54,7 @@ fn limits() -> impl Strategy<Value = u64> {
     prop_oneof![1_u64..40, 1_u64..5_000, 1_u64..(1 << 53)]
 }
 
-fn runner(cases: u32) -> proptest::test_runner::TestRunner {
+pub(super) fn runner(cases: u32) -> proptest::test_runner::TestRunner {
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     proptest::test_runner::TestRunner::new(config)
 }
@@ -61,7 +68,7 @@ fn quota_script_and_arithmetic_agree() {
     let strategy = (steps(60), limits(), 0_u64..6);
     let run = runner(300).run(&strategy, |(steps, limit, live)| {
         let key = bench.fresh("q//day");
-        bench.runtime.block_on(quota_history(&bench.store, key, steps, limit, live))
+        bench.runtime.block_on(quota_history(bench.redis(), key, steps, limit, live))
     });
     run.unwrap();
 }
@@ -126,7 +133,7 @@ fn rate_script_and_arithmetic_agree() {
     let strategy = (steps(80), requests, prop_oneof![1_u64..200, 1_u64..100_000]);
     let run = runner(300).run(&strategy, |(steps, requests, per_ms)| {
         let key = bench.fresh("r/t");
-        bench.runtime.block_on(rate_history(&bench.store, key, steps, (requests, per_ms)))
+        bench.runtime.block_on(rate_history(bench.redis(), key, steps, (requests, per_ms)))
     });
     run.unwrap();
 }
