@@ -98,7 +98,7 @@ impl App {
         let dropped = metrics.access_log_dropped().clone();
         let (access_log, access_log_guard) = AccessLog::open(&config.log.access, dropped)?;
         let proxy_listeners: Vec<TcpListener> =
-            config.proxy.listen.iter().map(|address| bind(*address)).collect::<Result<_, _>>()?;
+            config.proxy.listeners.iter().map(|at| bind(at.address)).collect::<Result<_, _>>()?;
         let admin_listener = bind(config.admin.listen)?;
         let store = runtime.block_on(open(&config.store, Arc::clone(&clock)))?;
         let store = Arc::new(store);

@@ -14,14 +14,20 @@ use crate::domain::token::Token;
 use crate::store::redis::RedisOptions;
 
 mod apis;
+mod listeners;
+mod networks;
 mod overrides;
 mod reader;
 mod sections;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
+pub use listeners::ListenerConfig;
+pub use networks::Networks;
 pub use overrides::Overrides;
+pub use tls::{Stamp, TlsConfig, TlsFault, TlsFiles, TlsVersion};
 
 /// The checked configuration.
 #[derive(Debug)]
@@ -47,8 +53,8 @@ pub struct Config {
 /// `[proxy]`
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
-    /// Addresses to listen on.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen: the plain addresses first, then the listeners with settings of their own.
+    pub listeners: Vec<ListenerConfig>,
     /// Worker threads.
     pub threads: usize,
     /// How long requests in flight may take after SIGTERM, in seconds.
@@ -61,6 +67,12 @@ pub struct ProxyConfig {
     pub target_bytes_max: usize,
     /// Most connections at once.
     pub connections_max: usize,
+    /// Most connections of one client address; 0: no bound but that of all.
+    pub connections_per_address_max: usize,
+    /// Most requests under way; further ones are answered with 503.
+    pub requests_max: i64,
+    /// From accept to the first byte of HTTP, in milliseconds.
+    pub first_byte_timeout_ms: u64,
     /// From the first byte of a request to the end of its head, in milliseconds.
     pub head_timeout_ms: u64,
     /// A connection without a request for so long is closed, in milliseconds.
@@ -69,6 +81,14 @@ pub struct ProxyConfig {
     pub upstream_idle_max: usize,
     /// How often the names of targets are resolved, in milliseconds.
     pub resolve_every_ms: u64,
+    /// HTTP/2: streams at once on one connection.
+    pub http2_streams_max: u32,
+    /// HTTP/2: streams that a client may reset in ten seconds.
+    pub http2_resets_max: u64,
+    /// Proxies that are believed what they say of their client in `X-Forwarded-For`.
+    pub trusted_proxies: Networks,
+    /// What the gateway calls itself in `Via`; empty: nothing.
+    pub via: String,
 }
 
 /// `[admin]`

@@ -17,12 +17,15 @@ use crate::domain::denial::Denial;
 use crate::domain::id::ApiId;
 use crate::domain::reading::LimitKind;
 
+mod labels;
 mod leases;
 mod names;
 mod upstream;
 
 use leases::Leases;
 pub use upstream::{Attempt, TargetMetrics};
+
+pub use labels::{CacheUse, Cut, Decision};
 
 /// Bounds of the overhead histogram, in seconds: a decision takes microseconds.
 const OVERHEAD_BUCKETS: &[f64] =
@@ -33,30 +36,6 @@ const UPSTREAM_BUCKETS: &[f64] =
 /// Bounds of the store histogram, in seconds.
 const STORE_BUCKETS: &[f64] =
     &[0.000_005, 0.000_025, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.1, 1.0];
-
-/// How a request ended, for a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It was let through.
-    Admitted,
-    /// It was refused.
-    Denied,
-    /// It would have been refused, and was let through.
-    Shadowed,
-}
-
-/// Where a credential came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheUse {
-    /// Memory.
-    Hit,
-    /// The store.
-    Miss,
-    /// Memory: a token known to be unknown.
-    UnknownHit,
-    /// The store has no such token.
-    UnknownMiss,
-}
 
 /// The registry and what is in it.
 #[derive(Debug)]
@@ -74,6 +53,9 @@ pub struct Metrics {
     credentials: IntGauge,
     connections: IntGauge,
     connections_refused: IntCounter,
+    cuts: IntCounterVec,
+    under_way: IntGauge,
+    tls_reloads: IntCounterVec,
     reserves: IntCounterVec,
     reserve_seconds: HistogramVec,
     counters: IntGauge,
@@ -142,6 +124,13 @@ impl Metrics {
                 names::CONNECTIONS_REFUSED,
                 "Connections closed at once because there were too many",
             )?,
+            cuts: counters(names::CUTS, "Clients cut off, by reason", &["reason"])?,
+            under_way: gauge(names::UNDER_WAY, "Requests under way, refused ones too")?,
+            tls_reloads: counters(
+                names::TLS_RELOADS,
+                "Changed certificates of listeners, by result",
+                &["result"],
+            )?,
             reserves: counters(
                 names::RESERVES,
                 "Calls to the counter store by limit and result",
@@ -192,6 +181,9 @@ impl Metrics {
             Box::new(self.credentials.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.connections_refused.clone()),
+            Box::new(self.cuts.clone()),
+            Box::new(self.under_way.clone()),
+            Box::new(self.tls_reloads.clone()),
             Box::new(self.reserves.clone()),
             Box::new(self.reserve_seconds.clone()),
             Box::new(self.counters.clone()),
@@ -271,6 +263,23 @@ impl Metrics {
     #[must_use]
     pub fn connections_refused(&self) -> &IntCounter {
         &self.connections_refused
+    }
+
+    /// A client was cut off.
+    pub fn cut(&self, why: Cut) {
+        self.cuts.with_label_values(&[why.name()]).inc();
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn under_way(&self) -> &IntGauge {
+        &self.under_way
+    }
+
+    /// Certificates had changed and were read again.
+    pub fn tls_reloaded(&self, usable: bool) {
+        let result = if usable { "ok" } else { "error" };
+        self.tls_reloads.with_label_values(&[result]).inc();
     }
 
     /// Requests that ended in a caught panic.

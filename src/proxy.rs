@@ -1,4 +1,4 @@
-//! The HTTP/1.1 data plane: thin. It reads a request, asks the enforcer, passes it on, and says
+//! The HTTP data plane: thin. It reads a request, asks the enforcer, passes it on, and says
 //! what became of it.
 //!
 //! hyper speaks HTTP on both sides. What is refused on top of what hyper refuses is in `head`;
@@ -37,10 +37,12 @@ use crate::telemetry::AccessLog;
 
 mod body;
 mod call;
+mod connection;
 mod credentials;
 mod downstream;
 mod engine;
 mod forward;
+mod forwarded;
 mod head;
 mod limits;
 mod patience;
@@ -52,8 +54,11 @@ mod rules;
 mod upkeep;
 mod upstream;
 
+use downstream::door::Door;
 use engine::Engine;
 
+/// How often files of certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(1);
 /// The pause after a failed accept: mostly there are too many open files, and trying again at
 /// once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -87,7 +92,8 @@ pub struct ProxyService {
 }
 
 impl ProxyService {
-    /// A service on sockets that are bound and do not block. Once told to stop, it waits up to
+    /// A service on sockets that are bound and do not block, in the order of the configuration's
+    /// listeners. Once told to stop, it waits up to
     /// `drain` for requests under way.
     #[must_use]
     pub fn new(state: Arc<ProxyState>, listeners: Vec<net::TcpListener>, drain: Duration) -> Self {
@@ -107,11 +113,12 @@ impl Service for ProxyService {
         let mut upkeep = JoinSet::new();
         upkeep.spawn(upkeep::upkeep(Arc::clone(&self.engine)));
         let mut loops = JoinSet::new();
-        for listener in self.listeners.drain(..) {
+        for (n, listener) in self.listeners.drain(..).enumerate() {
             match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let (engine, shutdown) = (Arc::clone(&self.engine), shutdown.clone());
-                    loops.spawn(accept(engine, listener, shutdown, self.drain));
+                    let door = self.engine.door(n);
+                    loops.spawn(accept(engine, listener, door, shutdown, self.drain));
                 }
                 Err(error) => tracing::error!(%error, "a listener cannot be used"),
             }
@@ -128,7 +135,7 @@ impl Service for ProxyService {
     }
 }
 
-/// Serves one listener on the runtime it is called on, until `shutdown` turns true; returns when
+/// Serves one listener, the first of the configuration, on the runtime it is called on, until `shutdown` turns true; returns when
 /// no request is under way any more, or after `drain`.
 pub async fn serve(
     state: Arc<ProxyState>,
@@ -137,19 +144,22 @@ pub async fn serve(
     drain: Duration,
 ) {
     let engine = Engine::new(state);
+    let door = engine.door(0);
     tokio::select! {
         () = upkeep::upkeep(Arc::clone(&engine)) => {}
-        () = accept(engine, listener, shutdown, drain) => {}
+        () = accept(engine, listener, door, shutdown, drain) => {}
     }
 }
 
 async fn accept(
     engine: Arc<Engine>,
     listener: TcpListener,
+    door: Arc<Door>,
     mut shutdown: watch::Receiver<bool>,
     drain: Duration,
 ) {
     let mut connections = JoinSet::new();
+    let mut certificates = tokio::time::interval(CERTIFICATES);
     let told = shutdown.clone();
     let stop = async {
         // Whoever could say so is gone: that means it too.
@@ -167,7 +177,8 @@ async fn accept(
                         tracing::debug!(%error, "a connection was closed at once");
                         continue;
                     }
-                    let serving = Arc::clone(&engine).connection(stream, peer, told.clone());
+                    let (serving, door) = (Arc::clone(&engine), Arc::clone(&door));
+                    let serving = serving.connection(stream, peer, door, told.clone());
                     connections.spawn(async move {
                         serving.await;
                         drop(seat);
@@ -179,6 +190,11 @@ async fn accept(
                 }
             },
             Some(ended) = connections.join_next() => note(ended),
+            _ = certificates.tick(), if door.is_tls() => {
+                if let Some(usable) = door.refresh() {
+                    engine.state.metrics.tls_reloaded(usable);
+                }
+            }
         }
     }
     drop(listener);

@@ -14,6 +14,9 @@ use crate::domain::route::{Host, ListenPath};
 
 /// The organisation of APIs and policies where none is named.
 pub(super) const DEFAULT_ORG: &str = "default";
+/// The slowest that a request's body may come, in bytes per second: that of Apache's
+/// `mod_reqtimeout`.
+const BODY_RATE_MIN: u64 = 500;
 
 pub(super) fn read(top: &mut Reader<'_>) -> Vec<Api> {
     let mut ids: BTreeMap<String, usize> = BTreeMap::new();
@@ -74,6 +77,7 @@ fn one(r: &mut Reader<'_>) -> Option<Api> {
         limit_headers: r.flag("limit_headers", true),
         identity_headers: r.flag("identity_headers", false),
         body_bytes_max: r.number("body_bytes_max", 10 * 1024 * 1024, 0..=1 << 40),
+        body_rate_min: r.number("body_rate_min", BODY_RATE_MIN, 0..=1 << 30),
         timeouts: upstream::timeouts(r),
         shadow: r.flag("shadow", false),
     };

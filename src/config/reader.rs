@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use crate::config::Fault;
+use crate::config::{Fault, Networks};
+use crate::domain::api::Network;
 
 /// One table on its way into a checked value. What nobody asked for is a fault in the end.
 pub(super) struct Reader<'a> {
@@ -182,6 +183,12 @@ impl<'a> Reader<'a> {
             }
         }
         pairs
+    }
+
+    /// A list of networks; none where it is left out.
+    pub(super) fn networks(&mut self, key: &str) -> Networks {
+        let texts = self.texts(key).unwrap_or_default();
+        texts.iter().filter_map(|(key, text)| self.parse::<Network>(key, text)).collect()
     }
 
     /// A table below this one, read by `read`.

@@ -8,7 +8,7 @@ use toml::Table;
 use crate::config::reader::Reader;
 use crate::config::{
     AccessLog, AdminConfig, AuthConfig, Config, Fault, LogConfig, PoliciesConfig, PortalConfig,
-    ProxyConfig, apis, store,
+    ProxyConfig, apis, listeners, store,
 };
 use crate::domain::policy::{FailureMode, QuotaScope};
 use crate::domain::seal::Reveal;
@@ -21,7 +21,7 @@ pub(super) const HOUR_MS: u64 = 3_600_000;
 
 pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Option<Config> {
     let mut top = Reader::new("", table, faults);
-    let proxy = top.section("proxy", proxy);
+    let proxy = top.section("proxy", |r| proxy(r, folder));
     let admin = top.section("admin", |r| admin(r, folder));
     let store = top.section("store", |r| store::read(r, folder));
     let auth = top.section("auth", auth);
@@ -33,31 +33,44 @@ pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Opti
     Some(Config { proxy, admin: admin?, store, auth, policies, portal, log, apis })
 }
 
-fn proxy(r: &mut Reader<'_>) -> ProxyConfig {
-    let default = || vec![("listen".to_owned(), "127.0.0.1:8080".to_owned())];
-    let texts = r.texts("listen").unwrap_or_else(default);
-    if texts.is_empty() {
-        r.fault("listen", "must name at least one address");
-    }
-    let listen = texts.iter().filter_map(|(key, text)| address(r, key, text)).collect();
+fn proxy(r: &mut Reader<'_>, folder: &Path) -> ProxyConfig {
+    let listeners = listeners::read(r, folder);
     let threads = r.size("threads", 0, 0..=1_024);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let requests_max = r.number("requests_max", 10_000, 1..=1_000_000);
+    let streams_max = r.number("http2_streams_max", 100, 1..=10_000);
     ProxyConfig {
-        listen,
+        listeners,
         threads: if threads == 0 { cores() } else { threads },
         drain_s: r.number("drain_s", 10, 0..=3_600),
         header_bytes_max: r.size("header_bytes_max", 16_384, 8_192..=1_048_576),
         headers_max: r.size("headers_max", 100, 1..=1_000),
         target_bytes_max: r.size("target_bytes_max", 8_192, 64..=65_534),
         connections_max: r.size("connections_max", 10_000, 1..=1_000_000),
+        connections_per_address_max: r.size("connections_per_address_max", 0, 0..=1_000_000),
+        requests_max: i64::try_from(requests_max).unwrap_or(i64::MAX),
+        first_byte_timeout_ms: r.number("first_byte_timeout_ms", 10_000, 10..=HOUR_MS),
         head_timeout_ms: r.number("head_timeout_ms", 10_000, 10..=HOUR_MS),
         keep_alive_ms: r.number("keep_alive_ms", 60_000, 10..=HOUR_MS),
         upstream_idle_max: r.size("upstream_idle_max", 256, 0..=100_000),
         resolve_every_ms: r.number("resolve_every_ms", 10_000, 100..=HOUR_MS),
+        http2_streams_max: u32::try_from(streams_max).unwrap_or(u32::MAX),
+        http2_resets_max: r.number("http2_resets_max", 200, 1..=1_000_000),
+        trusted_proxies: r.networks("trusted_proxies"),
+        via: via(r),
     }
 }
 
-fn address(r: &mut Reader<'_>, key: &str, text: &str) -> Option<SocketAddr> {
+/// A token (RFC 9110, 7.6.3): what a pseudonym may be, without a comment.
+fn via(r: &mut Reader<'_>) -> String {
+    let name = r.text("via").unwrap_or_else(|| "turnpike".into());
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        r.fault("via", format!("must be letters, digits, - . or _, is \"{name}\""));
+    }
+    name
+}
+
+pub(super) fn address(r: &mut Reader<'_>, key: &str, text: &str) -> Option<SocketAddr> {
     let parsed = text.parse().ok();
     if parsed.is_none() {
         r.fault(key, format!("must be an address and port such as 127.0.0.1:8080, is \"{text}\""));

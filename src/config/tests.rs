@@ -1,5 +1,7 @@
 use std::path::Path;
 
+mod protocols;
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -26,7 +28,9 @@ fn faults(text: &str) -> Vec<String> {
 #[test]
 fn a_small_file_takes_defaults() {
     let config = parse(GOOD, &[]).unwrap();
-    assert_eq!(config.proxy.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!(config.proxy.listeners.len(), 1);
+    assert_eq!(config.proxy.listeners[0].address, "127.0.0.1:8080".parse().unwrap());
+    assert!(config.proxy.listeners[0].tls.is_none());
     assert_eq!(config.store.path, Path::new("/etc/turnpike/data"));
     assert_eq!(config.policies.quota_scope, QuotaScope::Credential);
     assert_eq!(config.apis[0].targets[0].authority.as_ref(), "127.0.0.1:9000");
@@ -42,7 +46,7 @@ fn the_environment_wins_over_the_file() {
         ("UNRELATED", "x"),
     ];
     let config = parse(GOOD, &pairs).unwrap();
-    assert_eq!(config.proxy.listen.len(), 2);
+    assert_eq!(config.proxy.listeners.len(), 2);
     assert_eq!(config.proxy.drain_s, 3);
     assert_eq!(config.admin.secret.reveal(), "another-secret-of-ours");
     assert_eq!(config.policies.quota_scope, QuotaScope::Product);
@@ -71,6 +75,14 @@ fn every_key_wrong_in_turn_is_named() {
         "connections_max = 0",
         "head_timeout_ms = 0",
         "keep_alive_ms = 1",
+        "connections_per_address_max = -1",
+        "requests_max = 0",
+        "first_byte_timeout_ms = 0",
+        "http2_streams_max = 0",
+        "http2_resets_max = 0",
+        "trusted_proxies = [\"10.0.0.1/8\"]",
+        "via = \"a b\"",
+        "listeners = 1",
         "upstream_idle_max = -1",
         "nonsense = 1",
     ] {
@@ -132,6 +144,7 @@ fn every_key_of_an_api_wrong_in_turn_is_named() {
         "limit_headers = 1",
         "identity_headers = 1",
         "body_bytes_max = -1",
+        "body_rate_min = -1",
         "connect_timeout_ms = 0",
         "first_byte_timeout_ms = 0",
         "idle_timeout_ms = 0",

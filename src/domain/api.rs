@@ -51,6 +51,9 @@ pub struct Api {
     pub identity_headers: bool,
     /// Largest request body, in bytes.
     pub body_bytes_max: u64,
+    /// How fast a request's body has to come once it has been waited for, in all, as long as
+    /// `timeouts.idle_ms`, in bytes per second; 0: as slowly as it likes.
+    pub body_rate_min: u64,
     /// Deadlines towards the upstream.
     pub timeouts: Timeouts,
     /// Decide and count, but let through.

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::domain::api::Api;
 use crate::proxy::downstream::Busy;
-use crate::proxy::patience::Patience;
+use crate::proxy::downstream::streams::Flow;
+use crate::proxy::patience::{Pace, millis};
 use crate::proxy::record::Record;
 use crate::proxy::upstream::Relay;
 
@@ -87,8 +89,7 @@ pub(super) struct RequestBody {
     /// None is no body.
     inner: Option<Incoming>,
     left: u64,
-    idle: Duration,
-    patience: Patience,
+    pace: Pace,
     transfer: Arc<Transfer>,
     ended: bool,
     _busy: Option<Busy>,
@@ -97,18 +98,19 @@ pub(super) struct RequestBody {
 impl RequestBody {
     /// No body.
     pub(super) fn empty() -> Self {
-        let (transfer, patience) = (Arc::<Transfer>::default(), Patience::default());
+        let transfer = Arc::<Transfer>::default();
         transfer.whole.store(true, Ordering::Relaxed);
-        let idle = Duration::ZERO;
-        Self { inner: None, left: 0, idle, patience, transfer, ended: true, _busy: None }
+        let pace = Pace::new(Duration::ZERO, 0);
+        Self { inner: None, left: 0, pace, transfer, ended: true, _busy: None }
     }
 
-    /// At most `bytes_max`, with a pause of at most `idle`.
-    pub(super) fn new(inner: Incoming, bytes_max: u64, idle: Duration, busy: Busy) -> Self {
-        let (transfer, patience) = (Arc::<Transfer>::default(), Patience::default());
+    /// At most as large, and at least as fast, as the API has it.
+    pub(super) fn new(inner: Incoming, api: &Api, busy: Busy) -> Self {
+        let transfer = Arc::<Transfer>::default();
         transfer.whole.store(inner.is_end_stream(), Ordering::Relaxed);
-        let (inner, busy) = (Some(inner), Some(busy));
-        Self { inner, left: bytes_max, idle, patience, transfer, ended: false, _busy: busy }
+        let pace = Pace::new(millis(api.timeouts.idle_ms), api.body_rate_min);
+        let (inner, left) = (Some(inner), api.body_bytes_max);
+        Self { inner, left, pace, transfer, ended: false, _busy: Some(busy) }
     }
 
     pub(super) fn transfer(&self) -> Arc<Transfer> {
@@ -116,9 +118,9 @@ impl RequestBody {
     }
 
     fn take(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyFault> {
-        self.patience.rest();
         self.transfer.waits.store(false, Ordering::Relaxed);
         let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        self.pace.came(len);
         self.left = self.left.checked_sub(len).ok_or_else(|| {
             self.ended = true;
             self.transfer.fail(BodyFault::TooLarge)
@@ -163,7 +165,7 @@ impl Body for RequestBody {
             Poll::Ready(None) => this.end(),
             Poll::Pending => {
                 this.transfer.waits.store(true, Ordering::Relaxed);
-                this.patience.poll(cx, this.idle).map(|()| {
+                this.pace.poll(cx).map(|()| {
                     this.ended = true;
                     Some(Err(this.transfer.fail(BodyFault::Idle)))
                 })
@@ -186,6 +188,8 @@ impl Body for RequestBody {
 pub(super) struct AnswerBody {
     content: Content,
     record: Option<Box<Record>>,
+    /// On HTTP/2: how it gets on.
+    flow: Option<Arc<Flow>>,
     /// What it broke off with, while what came before it is still on its way.
     fault: Option<BodyFault>,
     _busy: Option<Busy>,
@@ -203,13 +207,21 @@ pub(super) enum Content {
 }
 
 impl AnswerBody {
-    pub(super) fn new(content: Content, record: Box<Record>, busy: Busy) -> Self {
-        Self { content, record: Some(record), fault: None, _busy: Some(busy) }
+    pub(super) fn new(
+        content: Content,
+        record: Box<Record>,
+        busy: Busy,
+        flow: Option<Arc<Flow>>,
+    ) -> Self {
+        if let Some(flow) = &flow {
+            flow.begin();
+        }
+        Self { content, record: Some(record), flow, fault: None, _busy: Some(busy) }
     }
 
     /// A body that belongs to no record.
     pub(super) fn bare(content: Content) -> Self {
-        Self { content, record: None, fault: None, _busy: None }
+        Self { content, record: None, flow: None, fault: None, _busy: None }
     }
 }
 
@@ -247,6 +259,9 @@ impl Body for AnswerBody {
             Content::Text(text) => Poll::Ready(Some(Ok(std::mem::take(text)))),
             Content::Upstream(relay) => relay.poll_data(cx),
         };
+        if let Some(flow) = &this.flow {
+            flow.ask(polled.is_pending());
+        }
         if let Poll::Ready(Some(Err(fault))) = polled {
             // hyper drops what it has not flushed when a body fails. Let it flush first: the
             // client should see the answer as far as it came.

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, ORIGIN};
+use http::header::{CONNECTION, EXPECT, ORIGIN, VIA};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,10 +17,13 @@ use crate::domain::denial::{Denial, Malformed};
 use crate::domain::path::{Ambiguous, EncodedSlash, normalise};
 use crate::enforce::{Decision, Facts, Permit, Refusal};
 use crate::proxy::body::{AnswerBody, Content};
+use crate::proxy::connection;
 use crate::proxy::credentials::Places;
+use crate::proxy::downstream::streams::Flow;
 use crate::proxy::downstream::{Busy, Gate};
 use crate::proxy::engine::Engine;
 use crate::proxy::forward::{self, Outgoing};
+use crate::proxy::forwarded::{self, Forwarded};
 use crate::proxy::head::{self, Framing};
 use crate::proxy::limits;
 use crate::proxy::published::Published;
@@ -34,13 +37,26 @@ const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 /// And for so long: it mostly came together with the head.
 const DRAIN_MAX: Duration = Duration::from_millis(50);
 
+/// When a client may come back to a gateway that has too much to do, in milliseconds.
+const OVERLOADED_RETRY_MS: u64 = 1_000;
+
 /// Who is at the other end of a connection.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) ip: IpAddr,
     /// The address as `X-Forwarded-For` says it.
     pub(super) forwarded_for: HeaderValue,
+    /// Whether the connection is in TLS.
+    pub(super) https: bool,
+    /// Whether it is believed what it says of its own client.
+    pub(super) trusted: bool,
     pub(super) gate: Arc<Gate>,
+}
+
+impl Client {
+    pub(super) fn new(ip: IpAddr, gate: Arc<Gate>, https: bool, trusted: bool) -> Self {
+        Self { ip, forwarded_for: connection::told(ip), https, trusted, gate }
+    }
 }
 
 /// One request under way.
@@ -50,6 +66,12 @@ pub(super) struct Call<'a> {
     pub(super) record: Box<Record>,
     pub(super) busy: Busy,
     pub(super) body: Option<Incoming>,
+    /// What a trusted proxy says of its client.
+    pub(super) forwarded: Option<Forwarded>,
+    /// The version of HTTP it came in.
+    pub(super) version: Version,
+    /// On HTTP/2: how the answer gets on.
+    flow: Option<Arc<Flow>>,
     /// Whether the client waits to be told to go on before it sends its body.
     expects: bool,
     length: Option<u64>,
@@ -58,21 +80,32 @@ pub(super) struct Call<'a> {
     origin: Option<(Arc<Published>, HeaderValue)>,
 }
 
-/// Serves one request.
+/// Serves one request. On HTTP/2 it has a `flow`.
 pub(super) async fn serve(
     engine: &Engine,
     client: &Client,
     request: Request<Incoming>,
+    flow: Option<Arc<Flow>>,
 ) -> Response<AnswerBody> {
     let busy = client.gate.begin();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let version = parts.version;
+    if version == Version::HTTP_2 {
+        head::unify(&mut parts);
+    }
     let id = engine.ids.of(&parts.headers);
-    let record = Record::new(&engine.state, id, client.ip, &parts);
+    let trusted = &engine.state.config.trusted_proxies;
+    let forwarded = client.trusted.then(|| forwarded::read(&parts.headers, client.ip, trusted));
+    let ip = forwarded.as_ref().map_or(client.ip, |forwarded| forwarded.client);
+    let record = Record::new(&engine.state, id, ip, &parts);
     let call = Call {
         engine,
         client,
         record,
         busy,
+        forwarded,
+        version,
+        flow,
         expects: parts.headers.contains_key(EXPECT),
         body: Some(body),
         length: None,
@@ -95,15 +128,23 @@ impl Call<'_> {
             origins.tell(response.headers_mut(), origin);
         }
         self.record.answered(response.status());
-        let (record, busy) = (self.record, self.busy);
-        response.map(|content| AnswerBody::new(content, record, busy))
+        let (record, busy, flow) = (self.record, self.busy, self.flow);
+        response.map(|content| AnswerBody::new(content, record, busy, flow))
+    }
+
+    /// Who asks, as far as can be trusted.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.forwarded.as_ref().map_or(self.client.ip, |forwarded| forwarded.client)
     }
 
     async fn answer(&mut self, mut parts: Parts) -> Result<Response<Content>, Box<Refusal>> {
-        let config = &self.engine.state.config;
+        let state = &self.engine.state;
+        if state.config.requests_max < state.metrics.under_way().get() {
+            let retry_ms = Some(OVERLOADED_RETRY_MS);
+            return Err(Box::new(Refusal { retry_ms, ..Refusal::new(Denial::Overloaded) }));
+        }
         let Framing { host, length } =
-            head::check(&parts, config.header_bytes_max, config.target_bytes_max)
-                .map_err(refusal)?;
+            head::check(&parts, &state.config, self.client.https).map_err(refusal)?;
         self.length = length;
         head::remove_hop_by_hop(&mut parts.headers);
         let uri = parts.uri.clone();
@@ -132,7 +173,7 @@ impl Call<'_> {
                 let version = version(&published, &parts).map_err(refusal)?;
                 let (method, path) = (parts.method.as_str(), normal.as_str());
                 let request = decision::Request { api, method, path, rest, version };
-                let facts = Facts { request, token: token.as_deref(), client: self.client.ip };
+                let facts = Facts { request, token: token.as_deref(), client: self.ip() };
                 permit = Some(self.decide(&facts).await?);
             }
             drop(token);
@@ -155,7 +196,7 @@ impl Call<'_> {
     /// noted. Says whether it is a page's preflight.
     fn greet(&mut self, published: &Arc<Published>, parts: &Parts) -> Result<bool, Denial> {
         let networks = &published.api.exchange.networks;
-        if !networks.is_open() && !networks.admit(exchange::address(self.client.ip)) {
+        if !networks.is_open() && !networks.admit(exchange::address(self.ip())) {
             return Err(Denial::AddressNotAllowed);
         }
         let preflight = rules::is_preflight(&parts.method, &parts.headers);
@@ -177,7 +218,7 @@ impl Call<'_> {
         let published = self.engine.upstreams.of(found.value, &state.metrics);
         self.record.routed(&published);
         self.limit_headers = published.api.limit_headers;
-        self.client.gate.write_idle(published.api.timeouts.idle_ms);
+        self.client.gate.set_write_idle(published.api.timeouts.idle_ms);
         Ok((published, found.rest))
     }
 
@@ -215,6 +256,9 @@ impl Call<'_> {
                 return Err(Box::new(Refusal { readings, ..Refusal::new(denial) }));
             }
         };
+        if let Some(via) = self.engine.via(answered.version()) {
+            answered.headers_mut().append(VIA, via.clone());
+        }
         if let Some(readings) = readings {
             limits::set(answered.headers_mut(), readings, self.engine.state.clock.unix());
         }
@@ -234,7 +278,8 @@ impl Call<'_> {
             response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
             *response.body_mut() = Content::Empty;
         }
-        if !self.drain().await {
+        // On HTTP/2 the client is told to send no more of the stream, and the connection goes on.
+        if self.version != Version::HTTP_2 && !self.drain().await {
             self.client.gate.leave_unread();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -1,92 +1,49 @@
 //! A client's socket with the deadlines that HTTP needs and hyper cannot tell apart.
 //!
-//! hyper has one header timeout, which also runs while a kept-alive connection is idle. Here the
-//! head of a request has a deadline from its first byte, whatever drips in; an idle connection has
-//! another; and a client that takes no answer has a third. Whether a request is under way, the
-//! service says through a [`Gate`].
+//! hyper has one header timeout, which also runs while a kept-alive connection is idle, and none
+//! for finding out which HTTP is spoken. Here the first byte has a deadline; the head of a request
+//! has one from its first byte, whatever drips in; an idle connection has another; and a client
+//! that takes no answer has a fourth. Whether a request is under way, the service says through a
+//! [`Gate`]. On HTTP/2 the frames are counted as well, see [`frames`].
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use std::{io, net};
+use std::{io, mem};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Instant;
 
+use crate::metrics::Cut;
 use crate::proxy::patience::{Patience, millis};
 
-/// How long a client may leave an answer untaken where no API's deadline is known, in
-/// milliseconds.
-const WRITE_IDLE_MS: u64 = 30_000;
+pub(super) mod door;
+mod frames;
+mod gate;
+mod proxy_protocol;
+pub(super) mod stream;
+pub(super) mod streams;
 
-/// What the service tells the socket of its connection.
-#[derive(Debug)]
-pub(super) struct Gate {
-    /// Parts of requests under way: the body coming in, the answer going out.
-    open: AtomicU32,
-    /// Requests begun.
-    begun: AtomicU32,
-    /// Whether a request was answered without its body being read.
-    unread: AtomicBool,
-    write_idle_ms: AtomicU64,
-}
+use frames::{Frames, PREFACE};
+pub(super) use gate::{Busy, Gate};
+use stream::Stream;
 
-impl Gate {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            open: AtomicU32::new(0),
-            begun: AtomicU32::new(0),
-            unread: AtomicBool::new(false),
-            write_idle_ms: AtomicU64::new(WRITE_IDLE_MS),
-        })
-    }
+/// How much is read to find out which HTTP is spoken, in bytes: mostly the whole first request.
+const SNIFF_BYTES: usize = 4_096;
+/// How long a client that was told to open no further streams may stay without one.
+const GOODBYE: Duration = Duration::from_secs(1);
 
-    /// A request began.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.busy()
-    }
-
-    fn busy(self: &Arc<Self>) -> Busy {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
-    }
-
-    /// How long the client may take nothing of an answer.
-    pub(super) fn write_idle(&self, ms: u64) {
-        self.write_idle_ms.store(ms, Ordering::Relaxed);
-    }
-
-    /// A request is answered without its body being read.
-    pub(super) fn leave_unread(&self) {
-        self.unread.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn left_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.open.load(Ordering::Relaxed) == 0
-    }
-}
-
-/// Held while a part of a request is under way.
-#[derive(Debug)]
-pub(super) struct Busy(Arc<Gate>);
-
-impl Clone for Busy {
-    fn clone(&self) -> Self {
-        self.0.busy()
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spans {
+    /// To the first byte.
+    pub(super) first: Duration,
+    /// From the first byte of a head to its end.
+    pub(super) head: Duration,
+    /// Without a request.
+    pub(super) idle: Duration,
 }
 
 /// What a connection without a request under way waits for.
@@ -101,35 +58,68 @@ enum Awaited {
 /// The socket of one client.
 #[derive(Debug)]
 pub(super) struct ClientIo {
-    stream: TcpStream,
+    stream: Stream,
+    /// Read from the stream, to find out which HTTP is spoken, and not taken yet.
+    ahead: Bytes,
     gate: Arc<Gate>,
-    /// From the first byte of a head to its end.
-    head_max: Duration,
-    /// Without a byte between requests.
-    idle_max: Duration,
+    spans: Spans,
     awaited: Awaited,
     /// The number of requests begun when `awaited` was true.
     seen: u32,
+    /// Whether the client was told to open no further streams when `reading` began.
+    closing: bool,
     reading: Patience,
     writing: Patience,
+    /// On HTTP/2.
+    frames: Option<Box<Frames>>,
 }
 
 impl ClientIo {
-    pub(super) fn new(
-        stream: TcpStream,
-        gate: Arc<Gate>,
-        head_max: Duration,
-        idle_max: Duration,
-    ) -> Self {
-        let (reading, writing) = (Patience::default(), Patience::default());
-        let awaited = Awaited::FirstByte;
-        Self { stream, gate, head_max, idle_max, awaited, seen: 0, reading, writing }
+    pub(super) fn new(stream: Stream, gate: Arc<Gate>, spans: Spans) -> Self {
+        Self {
+            stream,
+            ahead: Bytes::new(),
+            gate,
+            spans,
+            awaited: Awaited::FirstByte,
+            seen: 0,
+            closing: false,
+            reading: Patience::default(),
+            writing: Patience::default(),
+            frames: None,
+        }
+    }
+
+    /// Whether the client speaks HTTP/2 without having said so: its first bytes tell.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the deadlines are over.
+    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let mut read = BytesMut::with_capacity(SNIFF_BYTES);
+        let http2 = loop {
+            let n = self.read_buf(&mut read).await?;
+            let there = read.len().min(PREFACE.len());
+            if n == 0 || read.get(..there) != PREFACE.get(..there) {
+                break false;
+            }
+            if there == PREFACE.len() {
+                break true;
+            }
+        };
+        self.ahead = read.freeze();
+        Ok(http2)
+    }
+
+    /// From here on HTTP/2 is spoken.
+    pub(super) fn count_frames(&mut self, resets_max: u64) {
+        self.frames = Some(Box::new(Frames::new(resets_max, Instant::now())));
+        self.awaited = Awaited::FirstByte;
+        self.reading.rest();
     }
 
     /// Closes for writing, and reads what still comes, for a while: closing with unread bytes
     /// would reset the connection, and the client might lose the answer.
     pub(super) async fn linger(mut self, bytes_max: usize, span: Duration) {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let rest = async {
             let mut left = bytes_max;
             let mut buffer = [0; 4_096];
@@ -146,9 +136,19 @@ impl ClientIo {
         drop(tokio::time::timeout(span, rest).await);
     }
 
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let n = self.ahead.len().min(buf.remaining());
+        buf.put_slice(self.ahead.get(..n).unwrap_or_default());
+        self.ahead.advance(n);
+        Poll::Ready(Ok(()))
+    }
+
     /// A request ended, or none has begun yet: the next one is awaited afresh.
     fn notice(&mut self) {
-        let begun = self.gate.begun.load(Ordering::Relaxed);
+        let begun = self.gate.begun();
         if self.seen != begun {
             self.seen = begun;
             self.awaited = Awaited::FirstByte;
@@ -158,20 +158,88 @@ impl ClientIo {
 
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let span = match self.awaited {
-            Awaited::FirstByte => self.idle_max,
-            Awaited::Head => self.head_max,
+            Awaited::FirstByte if self.seen == 0 => self.spans.first,
+            Awaited::FirstByte => self.spans.idle,
+            Awaited::Head => self.spans.head,
         };
         match (self.reading.poll(cx, span), self.awaited) {
             (Poll::Pending, _) => Poll::Pending,
             // As if the client had closed: hyper then closes in good order.
-            (Poll::Ready(()), Awaited::FirstByte) => Poll::Ready(Ok(())),
-            (Poll::Ready(()), Awaited::Head) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            (Poll::Ready(()), Awaited::FirstByte) => {
+                if self.seen == 0 {
+                    self.gate.cut(Cut::FirstByte);
+                }
+                Poll::Ready(Ok(()))
+            }
+            (Poll::Ready(()), Awaited::Head) => self.cut(Cut::Head),
         }
     }
 
+    fn cut<T>(&self, why: Cut) -> Poll<io::Result<T>> {
+        self.gate.cut(why);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let span = millis(self.gate.write_idle_ms.load(Ordering::Relaxed));
-        self.writing.poll(cx, span).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let span = millis(self.gate.write_idle_ms());
+        match self.writing.poll(cx, span) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => self.cut(Cut::Untaken),
+        }
+    }
+
+    /// Bytes of frames came in.
+    fn count(&mut self, bytes: &[u8]) -> Result<(), io::Error> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        if frames.read(bytes, Instant::now).is_err() {
+            self.gate.cut(Cut::Flood);
+            return Err(io::Error::other("too many frames of a kind"));
+        }
+        let awaited = if frames.in_headers() { Awaited::Head } else { Awaited::FirstByte };
+        if mem::replace(&mut self.awaited, awaited) != awaited {
+            self.reading.rest();
+            if awaited == Awaited::Head {
+                self.reading.start(self.spans.head);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing came in on an HTTP/2 connection. Whatever else comes, half a header list and no
+    /// request at all have their deadlines.
+    fn poll_late_http2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.awaited == Awaited::Head {
+            return match self.reading.poll(cx, self.spans.head) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(()) => self.cut(Cut::Head),
+            };
+        }
+        if !self.gate.is_idle() {
+            self.reading.rest();
+            return Poll::Pending;
+        }
+        let begun = self.gate.begun();
+        if mem::replace(&mut self.seen, begun) != begun {
+            self.reading.rest();
+        }
+        loop {
+            if mem::replace(&mut self.closing, self.gate.is_closing()) != self.closing {
+                self.reading.rest();
+            }
+            let span = if self.closing { GOODBYE } else { self.spans.idle };
+            match (self.reading.poll(cx, span), self.closing) {
+                (Poll::Pending, _) => return Poll::Pending,
+                (Poll::Ready(()), false) => self.gate.close(),
+                (Poll::Ready(()), true) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn wrote(&mut self, polled: &Poll<io::Result<usize>>) {
+        self.writing.rest();
+        if let (Some(frames), Poll::Ready(Ok(n))) = (&mut self.frames, polled) {
+            frames.wrote(*n);
+        }
     }
 }
 
@@ -183,7 +251,14 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let polled = this.poll_fill(cx, buf);
+        if this.frames.is_some() {
+            if polled.is_pending() {
+                return this.poll_late_http2(cx);
+            }
+            this.count(buf.filled().get(before..).unwrap_or_default())?;
+            return polled;
+        }
         if !this.gate.is_idle() {
             return polled;
         }
@@ -192,7 +267,7 @@ impl AsyncRead for ClientIo {
             Poll::Ready(Ok(())) => {
                 if before < buf.filled().len() && this.awaited == Awaited::FirstByte {
                     this.awaited = Awaited::Head;
-                    this.reading.start(this.head_max);
+                    this.reading.start(this.spans.head);
                 }
                 Poll::Ready(Ok(()))
             }
@@ -213,7 +288,7 @@ impl AsyncWrite for ClientIo {
         if polled.is_pending() {
             return this.poll_stuck(cx);
         }
-        this.writing.rest();
+        this.wrote(&polled);
         polled
     }
 
@@ -227,7 +302,7 @@ impl AsyncWrite for ClientIo {
         if polled.is_pending() {
             return this.poll_stuck(cx);
         }
-        this.writing.rest();
+        this.wrote(&polled);
         polled
     }
 
@@ -236,15 +311,21 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(cx);
+        // TLS keeps what the socket does not take.
+        if polled.is_pending() && matches!(this.stream, Stream::Tls(_)) {
+            return this.poll_stuck(cx).map_ok(|_none| ());
+        }
+        polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_shutdown(cx);
+        if polled.is_pending() {
+            return this.poll_stuck(cx).map_ok(|_none| ());
+        }
+        polled
     }
-}
-
-/// An address as `X-Forwarded-For` spells it.
-pub(super) fn plain_ip(ip: net::IpAddr) -> net::IpAddr {
-    ip.to_canonical()
 }

@@ -1,30 +1,26 @@
-//! What all connections share, and how one is served.
+//! What all connections share.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
-use std::{convert, net};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use dashmap::DashMap;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use crate::domain::denial::Denial;
 use crate::enforce::Refusal;
 use crate::proxy::ProxyState;
 use crate::proxy::body::AnswerBody;
 use crate::proxy::call::{self, Client};
-use crate::proxy::downstream::{ClientIo, Gate, plain_ip};
-use crate::proxy::patience::millis;
+use crate::proxy::downstream::door::Door;
+use crate::proxy::downstream::streams::Flow;
 use crate::proxy::published::Upstreams;
 use crate::proxy::respond::{self, X_REQUEST_ID};
 
@@ -32,9 +28,6 @@ use crate::proxy::respond::{self, X_REQUEST_ID};
 const REQUEST_ID_LEN_MAX: usize = 128;
 /// What hyper may buffer of a connection: reads of bodies come in such pieces.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How much of an unread body is read before a connection is closed, and for how long.
-const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -42,8 +35,10 @@ pub(super) struct Engine {
     pub(super) state: Arc<ProxyState>,
     pub(super) upstreams: Upstreams,
     pub(super) ids: RequestIds,
+    pub(super) http: http1::Builder,
     connections: AtomicUsize,
-    http: http1::Builder,
+    addresses: DashMap<IpAddr, usize>,
+    via: Option<[HeaderValue; 3]>,
 }
 
 /// Makes request ids: unique, and without a system call each.
@@ -52,6 +47,17 @@ pub(super) struct RequestIds {
     prefix: u64,
     next: AtomicU64,
 }
+
+/// One of the connections that an address may have.
+#[derive(Debug)]
+pub(super) struct AddressSeat {
+    engine: Arc<Engine>,
+    address: IpAddr,
+}
+
+/// An address has as many connections as it may.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Full;
 
 /// One of the connections there may be.
 #[derive(Debug)]
@@ -70,8 +76,18 @@ impl Engine {
             // On, hyper loses the last answer when bytes are left that it will not read.
             .pipeline_flush(false);
         let upstreams = Upstreams::new(config.upstream_idle_max);
-        let connections = AtomicUsize::new(0);
-        Arc::new(Self { state, upstreams, ids: RequestIds::new(), connections, http })
+        let (connections, addresses) = (AtomicUsize::new(0), DashMap::new());
+        let name = &config.via;
+        let value = |version: &str| HeaderValue::try_from(format!("{version} {name}")).ok();
+        let all = || Some([value("1.0")?, value("1.1")?, value("2")?]);
+        let via = if name.is_empty() { None } else { all() };
+        let ids = RequestIds::new();
+        Arc::new(Self { state, upstreams, ids, http, connections, addresses, via })
+    }
+
+    /// The way in of one of the configuration's listeners.
+    pub(super) fn door(&self, n: usize) -> Arc<Door> {
+        Arc::new(self.state.config.listeners.get(n).map(Door::new).unwrap_or_default())
     }
 
     /// A place for one more connection, if there is one.
@@ -86,49 +102,39 @@ impl Engine {
         Some(seat)
     }
 
-    /// Serves one connection to its end. When `shutdown` turns true it ends after the request
-    /// under way, which is answered with `Connection: close`.
-    pub(super) async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: net::SocketAddr,
-        mut shutdown: watch::Receiver<bool>,
-    ) {
-        let ip = plain_ip(peer.ip());
-        let text = HeaderValue::from_maybe_shared(Bytes::from(ip.to_string()));
-        let forwarded_for = text.unwrap_or_else(|_never| HeaderValue::from_static("unknown"));
-        let gate = Gate::new();
-        let client = Client { ip, forwarded_for, gate: Arc::clone(&gate) };
-        let client = Arc::new(client);
+    /// A place for one more connection of an address, counted only where it is bounded.
+    pub(super) fn seat_of(self: &Arc<Self>, address: IpAddr) -> Result<Option<AddressSeat>, Full> {
         let config = &self.state.config;
-        let (head_max, idle_max) = (millis(config.head_timeout_ms), millis(config.keep_alive_ms));
-        let io = ClientIo::new(stream, Arc::clone(&gate), head_max, idle_max);
-        let engine = Arc::clone(&self);
-        let service = service_fn(move |request| {
-            let (engine, client) = (Arc::clone(&engine), Arc::clone(&client));
-            async move { Ok::<_, convert::Infallible>(guarded(&engine, &client, request).await) }
-        });
-        let mut conn = self.http.serve_connection(TokioIo::new(io), service);
-        let stop = async {
-            // Whoever could say so is gone: that means it too.
-            drop(shutdown.wait_for(|stop| *stop).await);
-        };
-        let mut stop = pin!(stop);
-        let done = tokio::select! {
-            done = &mut conn => done,
-            () = &mut stop => {
-                Pin::new(&mut conn).graceful_shutdown();
-                (&mut conn).await
-            }
-        };
-        // hyper refused what it read, and there may be more of it.
-        let refused = done.as_ref().is_err_and(hyper::Error::is_parse);
-        if let Err(error) = done {
-            tracing::debug!(%error, "a connection ended");
+        let max = config.connections_per_address_max;
+        if max == 0 || config.trusted_proxies.contains(address) {
+            return Ok(None);
         }
-        if refused || gate.left_unread() {
-            conn.into_parts().io.into_inner().linger(LINGER_BYTES, LINGER).await;
+        let mut seats = self.addresses.entry(address).or_insert(0);
+        if max <= *seats {
+            return Err(Full);
         }
+        *seats = seats.saturating_add(1);
+        Ok(Some(AddressSeat { engine: Arc::clone(self), address }))
+    }
+
+    /// What the gateway says of itself in `Via`, by the version of the message received.
+    pub(super) fn via(&self, version: Version) -> Option<&HeaderValue> {
+        let [one_zero, one_one, two] = self.via.as_ref()?;
+        Some(match version {
+            Version::HTTP_10 => one_zero,
+            Version::HTTP_2 => two,
+            _ => one_one,
+        })
+    }
+}
+
+impl Drop for AddressSeat {
+    fn drop(&mut self) {
+        let addresses = &self.engine.addresses;
+        if let Some(mut seats) = addresses.get_mut(&self.address) {
+            *seats = seats.saturating_sub(1);
+        }
+        addresses.remove_if(&self.address, |_, seats| *seats == 0);
     }
 }
 
@@ -140,12 +146,14 @@ impl Drop for Seat {
 }
 
 /// Serves one request; a panic in it is answered with 500 and costs nobody else.
-async fn guarded(
+pub(super) async fn guarded(
     engine: &Engine,
     client: &Client,
     request: Request<Incoming>,
+    flow: Option<Arc<Flow>>,
 ) -> Response<AnswerBody> {
-    match Caught(pin!(call::serve(engine, client, request))).await {
+    let version = request.version();
+    match Caught(pin!(call::serve(engine, client, request, flow))).await {
         Some(response) => response,
         None => {
             tracing::error!("a request ended in a panic");
@@ -156,9 +164,12 @@ async fn guarded(
             let answer = respond::rescue(&refusal, &engine.state.policies, &id, false, now);
             let mut response = call::own(answer).map(AnswerBody::bare);
             response.headers_mut().insert(X_REQUEST_ID, id);
-            client.gate.leave_unread();
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(http::header::CONNECTION, close);
+            // On HTTP/2 only the stream is lost.
+            if version != Version::HTTP_2 {
+                client.gate.leave_unread();
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(http::header::CONNECTION, close);
+            }
             response
         }
     }

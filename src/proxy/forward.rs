@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -17,6 +17,7 @@ use crate::enforce::Permit;
 use crate::metrics::Attempt;
 use crate::proxy::body::{BodyFault, Content, RequestBody, Transfer};
 use crate::proxy::call::Call;
+use crate::proxy::forwarded::{FORWARDED_FOR, FORWARDED_PROTO};
 use crate::proxy::head;
 use crate::proxy::patience::millis;
 use crate::proxy::peer::Peer;
@@ -24,8 +25,6 @@ use crate::proxy::published::{Published, Repeat};
 use crate::proxy::respond::X_REQUEST_ID;
 use crate::proxy::upstream::{self, Link, Pool, Relay, Sent, UpstreamError};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const CREDENTIAL: HeaderName = HeaderName::from_static("x-turnpike-credential");
 const APP: HeaderName = HeaderName::from_static("x-turnpike-app");
@@ -53,13 +52,21 @@ pub(super) struct Outgoing<'a> {
     pub(super) query: Option<&'a str>,
 }
 
-/// Says who asks, and through whom. The client's own word on that was removed before: which peers
-/// may be trusted with it is not known, so `X-Forwarded-For` is the peer alone.
+/// Says who asks, and through whom. The client's own word on that was removed before; what a
+/// trusted proxy said of its client goes on.
 pub(super) fn introduce(headers: &mut HeaderMap, call: &Call<'_>, host: &HeaderValue) {
-    headers.insert(FORWARDED_FOR, call.client.forwarded_for.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let scheme = HeaderValue::from_static(if call.client.https { "https" } else { "http" });
+    let (chain, proto) = match &call.forwarded {
+        Some(told) => (told.chain.clone(), told.proto.clone().unwrap_or(scheme)),
+        None => (call.client.forwarded_for.clone(), scheme),
+    };
+    headers.insert(FORWARDED_FOR, chain);
+    headers.insert(FORWARDED_PROTO, proto);
     headers.insert(FORWARDED_HOST, host.clone());
     headers.insert(X_REQUEST_ID, call.record.id.clone());
+    if let Some(via) = call.engine.via(call.version) {
+        headers.append(VIA, via.clone());
+    }
 }
 
 /// Says whose request it is.
@@ -96,9 +103,9 @@ pub(super) async fn send(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     let credential = permit.map(Permit::credential);
-    let choice = published.choice(&parts.headers, call.client.ip, credential);
+    let choice = published.choice(&parts.headers, call.ip(), credential);
     let spare = Spare::of(&parts, &incoming, &api.upstream.retry);
-    let body = RequestBody::new(incoming, api.body_bytes_max, idle, call.busy.clone());
+    let body = RequestBody::new(incoming, api, call.busy.clone());
     let transfer = body.transfer();
     let mut request = Request::from_parts(parts, body);
     let mut route = Route { published, choice, tried: [0; TARGETS_MAX], count: 0, again: None };

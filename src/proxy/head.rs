@@ -1,8 +1,9 @@
 //! The head of a request: what can be read in one way only, and what may not go on.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
+use crate::config::ProxyConfig;
 use crate::domain::denial::{Denial, Malformed};
 use crate::domain::route::HOST_LEN_MAX;
 
@@ -56,26 +57,34 @@ pub(super) struct Framing {
 /// The denial.
 pub(super) fn check(
     parts: &http::request::Parts,
-    header_bytes_max: usize,
-    target_bytes_max: usize,
+    config: &ProxyConfig,
+    https: bool,
 ) -> Result<Framing, Denial> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Denial::MethodNotAllowed);
     }
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
-    if target_bytes_max < target.saturating_add(authority) {
+    if config.target_bytes_max < target.saturating_add(authority) {
         return Err(Denial::TargetTooLong);
     }
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len().saturating_add(value.len()).saturating_add(4)
     };
-    if header_bytes_max < parts.headers.iter().map(field).sum::<usize>() {
+    let bytes = parts.headers.iter().map(field).sum::<usize>();
+    // On HTTP/2 nobody has counted them before.
+    if config.header_bytes_max < bytes || config.headers_max < parts.headers.len() {
         return Err(Denial::HeadTooLarge);
     }
     check_encoding(&parts.headers, parts.version)?;
     let host = one_host(&parts.headers)?.clone();
-    check_target(&parts.uri, &host)?;
+    let schemes: &[(&str, &[u8])] = match (parts.version, https) {
+        // Whatever it says was spoken in front of the last hop.
+        (Version::HTTP_2, _) => &[("http", b":80"), ("https", b":443")],
+        (_, false) => &[("http", b":80")],
+        (_, true) => &[("https", b":443")],
+    };
+    check_target(&parts.uri, &host, schemes)?;
     let length =
         parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     Ok(Framing { host, length })
@@ -128,17 +137,42 @@ fn is_authority(value: &[u8]) -> bool {
 }
 
 /// A path, or the absolute form of one on the host that `Host` names (RFC 9112, 3.2).
-fn check_target(uri: &Uri, host: &HeaderValue) -> Result<(), Denial> {
+fn check_target(uri: &Uri, host: &HeaderValue, schemes: &[(&str, &[u8])]) -> Result<(), Denial> {
     let bad = Err(Denial::BadRequest(Malformed::Target));
+    if !uri.path().starts_with('/') {
+        return bad;
+    }
     match (uri.scheme_str(), uri.authority()) {
-        (None, None) if uri.path().starts_with('/') => Ok(()),
-        (Some("http"), Some(authority)) => {
-            let short = |value: &[u8]| value.strip_suffix(b":80").unwrap_or(value).to_vec();
+        (None, None) => Ok(()),
+        (Some(scheme), Some(authority)) => {
+            let Some((_, port)) = schemes.iter().find(|(name, _)| *name == scheme) else {
+                return bad;
+            };
+            let short = |value: &[u8]| value.strip_suffix(*port).unwrap_or(value).to_vec();
             let same =
                 short(authority.as_str().as_bytes()).eq_ignore_ascii_case(&short(host.as_bytes()));
             if same { Ok(()) } else { bad }
         }
         _ => bad,
+    }
+}
+
+/// Makes an HTTP/2 head what everything else here expects: the host in `Host` (RFC 9113, 8.3.1),
+/// all cookies in one field (8.2.3).
+pub(super) fn unify(parts: &mut http::request::Parts) {
+    if !parts.headers.contains_key(HOST)
+        && let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::try_from(authority.as_str())
+    {
+        parts.headers.insert(HOST, host);
+    }
+    let mut cookies = parts.headers.get_all(COOKIE).iter();
+    if cookies.next().is_some() && cookies.next().is_some() {
+        let all: Vec<&[u8]> =
+            parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            parts.headers.insert(COOKIE, joined);
+        }
     }
 }
 

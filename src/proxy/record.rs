@@ -52,6 +52,7 @@ impl Record {
         client: IpAddr,
         parts: &http::request::Parts,
     ) -> Box<Self> {
+        state.metrics.under_way().inc();
         Box::new(Self {
             began: state.clock.boot(),
             at: state.clock.unix(),
@@ -192,6 +193,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.state.metrics.under_way().dec();
         if std::thread::panicking() {
             self.denial = Some(Denial::Internal);
             self.status = self.status.or(Some(StatusCode::INTERNAL_SERVER_ERROR));

@@ -247,6 +247,7 @@ fn api(id: &str) -> Api {
         limit_headers: true,
         identity_headers: false,
         body_bytes_max: 1 << 20,
+        body_rate_min: 0,
         timeouts: Timeouts { connect_ms: 1_000, first_byte_ms: 1_000, idle_ms: 1_000 },
         shadow: false,
     }

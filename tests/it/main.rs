@@ -98,3 +98,18 @@ mod proxy_failures;
 
 /// Connections: bounds, shutdown, panics, the access log.
 mod proxy_lifecycle;
+
+/// Certificates, and a client that speaks TLS.
+mod tls_client;
+
+/// A client that speaks HTTP/2, and frames that no client would send.
+mod http2_client;
+
+/// TLS: names, versions, changed files, deadlines.
+mod proxy_tls;
+
+/// HTTP/2: what goes on upstream, what comes back, what it costs others.
+mod proxy_http2;
+
+/// HTTP/2 that no client would speak.
+mod proxy_http2_abuse;

@@ -132,6 +132,15 @@ impl Wire {
         Some(String::from_utf8(line).unwrap().trim_end().to_owned())
     }
 
+    /// The next frame of HTTP/2, if there is one: its kind, flags and payload.
+    pub async fn frame(&mut self) -> Option<(u8, u8, Vec<u8>)> {
+        let mut message = Message::default();
+        let head = self.take(9, &mut message).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let payload = self.take(length, &mut message).await?;
+        Some((head[3], head[4], payload))
+    }
+
     /// Reads the body that belongs to a head.
     pub async fn body(&mut self, message: &mut Message, bodiless: bool) {
         message.whole = true;
