@@ -16,7 +16,7 @@ use crate::domain::time::BootNs;
 use crate::enforce::Settings;
 use crate::enforce::ledger::rate::RoundTrip;
 use crate::enforce::live::Live;
-use crate::enforce::slot::{Charge, ChargeLimit, InHand, Slot, Verdict};
+use crate::enforce::slot::{Charge, ChargeLimit, Slot, Verdict};
 use crate::metrics::Metrics;
 use crate::store::{AnyStore, StoreError};
 
@@ -175,13 +175,23 @@ impl Charge {
     }
 }
 
-/// The pace of a slot, in units a second, from what was spent since the last answer.
-fn pace_per_s(hand: &InHand, answered: BootNs, now: BootNs) -> u64 {
+/// What is spent in so many milliseconds at the pace since the last answer, rounded up.
+fn spent_in(span_ms: u64, spent: u64, answered: BootNs, now: BootNs) -> u64 {
     /// A shorter look would take a burst for a pace.
     const LOOK_MS_MIN: u64 = 10;
-    let spent = match hand {
-        InHand::Quota(quota) => quota.held.hand.spent_since_answer(),
-        InHand::Rate(held) => held.hand.spent_since_answer(),
-    };
-    spent.saturating_mul(1_000) / now.since_ms(answered).max(LOOK_MS_MIN)
+    spent.saturating_mul(span_ms).div_ceil(now.since_ms(answered).max(LOOK_MS_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_pace_is_not_lost_in_rounding() {
+        let at = |ms: u64| BootNs(ms * 1_000_000);
+        assert_eq!(spent_in(10_000, 1, at(0), at(2_500)), 4);
+        assert_eq!(spent_in(10_000, 1, at(0), at(60_000)), 1);
+        assert_eq!(spent_in(1_000, 0, at(0), at(1)), 0);
+        assert_eq!(spent_in(1_000, 5, at(7), at(7)), 500, "a burst is looked at for 10 ms");
+    }
 }

@@ -1,15 +1,21 @@
-//! When a subject's rolling periods began: its first use, kept for ever.
+//! When a subject's rolling periods began: its first use, kept for ever. In Redis it lies with the
+//! subject's counters, so that it is lost and asserted with them.
 
 use crate::domain::counter::Subject;
 use crate::domain::time::UnixMs;
 use crate::store::{AnyStore, Committed, Expect, Kind, RecordKey, RecordStore, StoreError, Write};
 
 impl AnyStore {
-    /// The instant of a subject's first use. The first who asks sets it, to `now`.
+    /// The instant of a subject's first use. The first who asks sets it, to `now`, or to the time
+    /// of a store that has its own clock.
     ///
     /// # Errors
-    /// When the store does not answer, or the record is not one of these.
+    /// When the store does not answer, is learning, or the record is not one of these.
     pub async fn anchor(&self, subject: &Subject, now: UnixMs) -> Result<UnixMs, StoreError> {
+        #[cfg(feature = "redis")]
+        if let Self::Redis(store) = self {
+            return store.anchor(subject).await;
+        }
         // A second round when another gateway was first.
         for _ in 0..2 {
             if let Some(first) = self.first_use(subject).await? {
@@ -29,6 +35,10 @@ impl AnyStore {
     /// # Errors
     /// When the store does not answer, or the record is not one of these.
     pub async fn first_use(&self, subject: &Subject) -> Result<Option<UnixMs>, StoreError> {
+        #[cfg(feature = "redis")]
+        if let Self::Redis(store) = self {
+            return store.first_use(subject).await;
+        }
         let Some(record) = self.get(&record(subject)).await? else { return Ok(None) };
         let bytes = <[u8; 8]>::try_from(record.value.as_ref());
         let bytes = bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::Clock;
-use crate::domain::counter::{CounterKey, ProcessId, Window};
+use crate::domain::counter::{CounterKey, ProcessId, Subject, Window};
 use crate::domain::limit::Rate;
 use crate::domain::ratelog::{RateAnswer, RateCall};
 use crate::domain::time::UnixMs;
@@ -153,6 +153,17 @@ impl RedisStore {
         batch: &AssertBatch<'_>,
     ) -> Result<(), StoreError> {
         self.counters.assert(&self.keys, shard, batch).await
+    }
+
+    pub(in crate::store) async fn anchor(&self, subject: &Subject) -> Result<UnixMs, StoreError> {
+        self.counters.anchor(&self.keys, subject).await
+    }
+
+    pub(in crate::store) async fn first_use(
+        &self,
+        subject: &Subject,
+    ) -> Result<Option<UnixMs>, StoreError> {
+        self.counters.first_use(&self.keys, subject).await
     }
 
     /// Whether there is a connection for counters now.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::domain::counter::{CounterKey, ProcessId, Window};
 use crate::domain::shard::{Assertion, Incarnation, Member};
+use crate::domain::time::UnixMs;
 use crate::store::{AnyStore, StoreError};
 
 /// One of the places that counters are spread over. All counters of a subject lie in one.
@@ -19,6 +20,8 @@ pub struct Remembered {
     pub key: CounterKey,
     /// In which window.
     pub window: Window,
+    /// When the subject's rolling periods began, if they roll.
+    pub anchor: Option<UnixMs>,
     /// What is remembered.
     pub assertion: Assertion,
 }

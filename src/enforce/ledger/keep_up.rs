@@ -72,7 +72,8 @@ impl Ledger {
         if ends.is_some_and(|ends| ends <= now) {
             return None;
         }
+        let anchor = quota.anchor;
         let assertion = quota.held.assertion(self.next_q());
-        Some(Remembered { key: slot.key.clone(), window, assertion })
+        Some(Remembered { key: slot.key.clone(), window, anchor, assertion })
     }
 }

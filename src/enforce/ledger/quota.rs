@@ -7,13 +7,13 @@ use crate::domain::period::window_at;
 use crate::domain::shard::{Accepted, QuotaReply};
 use crate::domain::time::{BootNs, UnixMs};
 use crate::enforce::ledger::ask::{Asking, LEARN_WAIT};
-use crate::enforce::ledger::{Ledger, pace_per_s};
+use crate::enforce::ledger::{Ledger, spent_in};
 use crate::enforce::slot::{Charge, InHand, QuotaInHand, Slot};
 use crate::store::{CounterStore, QuotaReserve, QuotaReserved, StoreError};
 
 /// For how much of the recent pace a quota is asked ahead: 1 s in short windows, 10 s in long.
-const AHEAD_SHORT_S: u64 = 1;
-const AHEAD_LONG_S: u64 = 10;
+const AHEAD_SHORT_MS: u64 = 1_000;
+const AHEAD_LONG_MS: u64 = 10_000;
 /// Windows up to this length are short.
 const SHORT_WINDOW_MS: u64 = 60_000;
 /// An end is taken to be this fraction of the answer's span earlier: clocks may differ in speed
@@ -50,10 +50,16 @@ impl Ledger {
         cost: u64,
     ) -> Result<(), StoreError> {
         let started = self.clock.boot();
-        let anchor = self.anchor(charge, terms).await?;
         let mut now_unix = self.clock.unix();
         let mut windows_tried = 0;
         while windows_tried < WINDOWS_TRIED_MAX {
+            let anchor = match self.anchor(charge, terms).await {
+                Err(StoreError::Learning) => {
+                    self.wait_until_open(started, cost).await?;
+                    continue;
+                }
+                found => found?,
+            };
             let window = window_at(terms.period, anchor, terms.resets, now_unix);
             self.leave_window(charge, &window).await?;
             let sent = self.quota_call(charge, terms, window, cost);
@@ -135,27 +141,28 @@ impl Ledger {
     ) -> Sent {
         let mut state = charge.lock();
         let now = self.clock.boot();
-        let per_s = pace_per_s(&state.hand, state.answered, now);
         let waiting = state.waiting.max(cost);
         let short = window.end.is_some_and(|end| end.since_ms(window.start) <= SHORT_WINDOW_MS);
-        let ahead_s = if short { AHEAD_SHORT_S } else { AHEAD_LONG_S };
+        let ahead_ms = if short { AHEAD_SHORT_MS } else { AHEAD_LONG_MS };
+        let answered = state.answered;
         let q = self.next_q();
-        let cell = match &mut state.hand {
+        let (cell, want) = match &mut state.hand {
             InHand::Quota(quota) => {
+                let spent = quota.held.hand.spent_since_answer();
                 let lowered = quota.generation < terms.generation && terms.limit < quota.limit;
                 if lowered {
                     // What is in hand goes back, and is granted anew.
                     self.give_up(quota);
                 }
-                quota.held.hand.next_call(q)
+                (quota.held.hand.next_call(q), spent_in(ahead_ms, spent, answered, now))
             }
-            InHand::Rate(_) => Cell::default(),
+            InHand::Rate(_) => (Cell::default(), 0),
         };
         let units = cell.unspent();
         let call = QuotaCall {
             limit: terms.limit,
             generation: terms.generation,
-            want: per_s.saturating_mul(ahead_s),
+            want,
             need: waiting.saturating_sub(units),
             least: cost.saturating_sub(units),
             live: self.peers.count(),
@@ -266,6 +273,10 @@ fn release(process: crate::domain::counter::ProcessId, cell: Cell) -> QuotaCall 
     QuotaCall { process, cell, limit: 0, generation: 0, want: 0, need: 0, least: 0, live: 1 }
 }
 
+/// When a window ends by this process's clock, at the earliest. The store's milliseconds are cut
+/// off, so one more goes.
 fn end_of(sent: BootNs, ends_in_ms: u64) -> BootNs {
-    sent.plus_ms(ends_in_ms.saturating_sub(ends_in_ms / CLOCK_SPEED_DIVISOR))
+    let margin = (ends_in_ms / CLOCK_SPEED_DIVISOR).saturating_add(1);
+    // In the last millisecond there would be nothing left to ask for.
+    sent.plus_ms(ends_in_ms.saturating_sub(margin).max(1))
 }

@@ -6,7 +6,7 @@ use crate::domain::limit::Rate;
 use crate::domain::ratelog::{RATE_SINGLE_MAX, RateCall, validity_ms};
 use crate::domain::time::BootNs;
 use crate::enforce::ledger::quota::HOLD_OFF_MS;
-use crate::enforce::ledger::{Ledger, pace_per_s};
+use crate::enforce::ledger::{Ledger, spent_in};
 use crate::enforce::slot::{Charge, InHand};
 use crate::store::{CounterStore, RateReserve, StoreError};
 
@@ -64,8 +64,7 @@ impl Ledger {
     fn rate_call(&self, charge: &Charge, rate: Rate, cost: u64) -> Option<(RateCall, BootNs)> {
         let mut state = charge.lock();
         let now = self.clock.boot();
-        let per_s = pace_per_s(&state.hand, state.answered, now);
-        let waiting = state.waiting.max(cost);
+        let (waiting, answered) = (state.waiting.max(cost), state.answered);
         let InHand::Rate(held) = &mut state.hand else { return None };
         // Units of another rate go back: a lowered one holds for them too.
         let closes = if held.rate.is_none_or(|told| told == rate) {
@@ -81,7 +80,7 @@ impl Ledger {
         let want = if limit <= RATE_SINGLE_MAX {
             0
         } else {
-            per_s.saturating_mul(validity_ms).div_ceil(1_000)
+            spent_in(validity_ms, hand.spent_since_answer(), answered, now)
         };
         let call = RateCall {
             process: self.process,

@@ -1,11 +1,13 @@
 -- What a process remembers of counters of one shard, as `domain::shard::{Shard, Kept}::assert`.
 -- After shard.lua, whose keys and arguments it has.
 --
--- KEYS[2..]  the counters, as in quota.lua
+-- KEYS[2,4..]  the counters, as in quota.lua
+-- KEYS[3,5..]  when the rolling periods of each one's subject began, as in anchor.lua
 -- ARGV[4]  1: the last batch
 -- ARGV[5]  how many live processes are listed; they follow, eight bytes each
 -- then for each counter:
 --   when it is forgotten, in ms since 1970, or empty
+--   when the periods began, in ms since 1970, or empty
 --   0, or 1 and the process's own totals: q0, q, g, r, s, d
 --   0, or 1 and a copy: written in, version, limit, generation, folded, how many cells, and
 --   for each: process, q0, q, g, r, s, d
@@ -114,8 +116,13 @@ local function learn(counter, cell, copy)
   end
 end
 
-for i = 2, #KEYS do
-  local forgotten = following()
+for i = 2, #KEYS, 2 do
+  local forgotten, anchor = following(), tonumber(following())
+  if anchor then
+    -- The oldest is the one that units were granted under.
+    local known = redis.call('GET', KEYS[i + 1])
+    if not known or anchor < tonumber(known) then redis.call('SET', KEYS[i + 1], whole(anchor)) end
+  end
   local cell = following() == '1' and numbers(6) or nil
   local copy
   if following() == '1' then

@@ -8,17 +8,17 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use redis::Cmd;
 
-use crate::domain::counter::{CounterKey, ProcessId, Window};
+use crate::domain::counter::{CounterKey, ProcessId, Subject, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCounter, QuotaState};
 use crate::domain::ratelog::RateAnswer;
 use crate::domain::shard::{CounterCopy, Incarnation};
 use crate::domain::time::UnixMs;
 use crate::store::redis::fault::RedisFault;
-use crate::store::redis::keys::Keys;
+use crate::store::redis::keys::{self, Keys};
 use crate::store::redis::link::Link;
 use crate::store::redis::script::{Answer, Script};
 use crate::store::redis::shards::{self, Shards};
-use crate::store::shards::{AssertBatch, ShardId};
+use crate::store::shards::{AssertBatch, Remembered, ShardId};
 use crate::store::{QuotaReserve, QuotaReserved, QuotaUsage, RateReserve, StoreError};
 
 /// The largest number sent: scripts count in doubles, which are exact up to 2^53. A larger limit
@@ -44,6 +44,8 @@ pub(super) struct Counters {
     usage: Script,
     poll: Script,
     assert: Script,
+    anchor: Script,
+    get: Script,
 }
 
 /// A script on counters, with the head that all of them share.
@@ -65,6 +67,8 @@ impl Counters {
             usage: Script::new(include_str!("usage.lua")),
             poll: on_shard!("poll.lua"),
             assert: on_shard!("assert.lua"),
+            anchor: on_shard!("anchor.lua"),
+            get: Script::new(include_str!("get.lua")),
         }
     }
 
@@ -209,7 +213,9 @@ impl Counters {
     ) -> Result<(), StoreError> {
         let named = self.shards.member(shard).incarnation();
         let mut names = vec![keys.shard(shard)];
-        names.extend(batch.counters.iter().map(|known| keys.quota(&known.key, &known.window)));
+        for Remembered { key, window, .. } in batch.counters {
+            names.extend([keys.quota(key, window), keys.anchor(&key.subject)]);
+        }
         let arguments = |cmd: &mut Cmd| {
             caller(cmd, named, batch.process);
             shards::arguments(cmd, batch);
@@ -223,6 +229,38 @@ impl Counters {
             _ => {}
         }
         Ok(())
+    }
+
+    /// When a subject's rolling periods began; set if it was not.
+    pub(super) async fn anchor(&self, keys: &Keys, of: &Subject) -> Result<UnixMs, StoreError> {
+        let shard = keys::shard(of);
+        let member = self.shards.member(shard);
+        if !member.may_reserve() {
+            return Err(StoreError::Learning);
+        }
+        let arguments = |cmd: &mut Cmd| caller(cmd, member.incarnation(), ProcessId(0));
+        let names = [keys.shard(shard), keys.anchor(of)];
+        let mut answer = self.link.script(&self.anchor, &names, self.deadline, arguments).await?;
+        let learn = answer.number()? != 0;
+        let number = answer.number()?;
+        if learn {
+            self.shards.heard(shard, Incarnation(number), true);
+            return Err(StoreError::Learning);
+        }
+        Ok(UnixMs(number))
+    }
+
+    /// When a subject's rolling periods began.
+    pub(super) async fn first_use(
+        &self,
+        keys: &Keys,
+        of: &Subject,
+    ) -> Result<Option<UnixMs>, StoreError> {
+        let name = [keys.anchor(of)];
+        let mut answer = self.link.script(&self.get, &name, self.deadline, |_| {}).await?;
+        let Some(text) = answer.bytes()? else { return Ok(None) };
+        let instant = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+        instant.map(UnixMs).map(Some).ok_or(StoreError::Damaged { what: "an anchor" })
     }
 
     pub(super) async fn usage(

@@ -3,7 +3,7 @@
 //! The part in braces decides where a key lies in a cluster: records, their feed and their
 //! generation in one place, a subject's counters in one of [`SHARDS`].
 
-use crate::domain::counter::{CounterKey, Window};
+use crate::domain::counter::{CounterKey, Subject, Window};
 use crate::store::Kind;
 use crate::store::shards::ShardId;
 
@@ -42,14 +42,19 @@ impl Keys {
     /// end follows from the definition.
     pub(super) fn quota(&self, key: &CounterKey, window: &Window) -> String {
         let Self { prefix, .. } = self;
-        let (shard, start, reset) = (shard(key).0, window.start.0, window.reset);
+        let (shard, start, reset) = (shard(&key.subject).0, window.start.0, window.reset);
         format!("{prefix}:{{s{shard:03}}}q:{key}:{start:x}.{reset:x}")
     }
 
     /// A rate counter.
     pub(super) fn rate(&self, key: &CounterKey) -> String {
         let Self { prefix, .. } = self;
-        format!("{prefix}:{{s{:03}}}r:{key}", shard(key).0)
+        format!("{prefix}:{{s{:03}}}r:{key}", shard(&key.subject).0)
+    }
+
+    /// When a subject's rolling periods began.
+    pub(super) fn anchor(&self, subject: &Subject) -> String {
+        format!("{}:{{s{:03}}}f:{subject}", self.prefix, shard(subject).0)
     }
 
     /// What the name of each record of a kind begins with.
@@ -78,8 +83,8 @@ impl Keys {
 }
 
 /// Where a subject's counters lie. It must never change: a counter elsewhere starts at zero.
-pub(super) fn shard(key: &CounterKey) -> ShardId {
-    let place = crc32fast::hash(key.subject.to_string().as_bytes()) % SHARDS;
+pub(super) fn shard(subject: &Subject) -> ShardId {
+    let place = crc32fast::hash(subject.to_string().as_bytes()) % SHARDS;
     ShardId(u8::try_from(place).unwrap_or(0))
 }
 
@@ -91,7 +96,6 @@ pub(super) fn kind_byte(kind: Kind) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::counter::Subject;
     use crate::domain::id::{AppId, CredentialId};
     use crate::domain::time::UnixMs;
 
@@ -102,7 +106,7 @@ mod tests {
         let subject = Subject::Credential(CredentialId(17));
         let key = CounterKey { subject, definition: "q//e86400000".into() };
         assert_eq!(keys.quota(&key, &window), "tp:{s086}q:c17/q//e86400000:ff.a");
-        assert_eq!(keys.shard(shard(&key)), "tp:{s086}");
+        assert_eq!(keys.shard(shard(&key.subject)), "tp:{s086}");
         assert_eq!(keys.record(Kind::App, b"x"), b"tp:{tp}r:5:x");
         assert_eq!(keys.ids(Kind::Member), b"tp:{tp}i:18:");
     }

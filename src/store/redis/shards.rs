@@ -35,7 +35,7 @@ impl Shards {
     }
 
     pub(in crate::store) fn of(&self, key: &CounterKey) -> ShardId {
-        keys::shard(key)
+        keys::shard(&key.subject)
     }
 
     pub(in crate::store) fn member(&self, shard: ShardId) -> Member {
@@ -86,8 +86,14 @@ pub(super) fn arguments(cmd: &mut Cmd, batch: &AssertBatch<'_>) {
     for process in batch.live {
         cmd.arg(process.0.to_be_bytes().as_slice());
     }
-    for Remembered { window, assertion, .. } in batch.counters {
+    for Remembered { window, anchor, assertion, .. } in batch.counters {
         forgotten_at(cmd, window);
+        match anchor {
+            Some(anchor) => time(cmd, *anchor),
+            None => {
+                cmd.arg("");
+            }
+        }
         match &assertion.cell {
             Some(own) => {
                 cmd.arg(1);

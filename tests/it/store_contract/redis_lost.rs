@@ -10,7 +10,9 @@ use turnpike::domain::lease::QuotaCall;
 use turnpike::domain::ratelog::{RateCall, rate};
 use turnpike::domain::shard::{Assertion, At, Held, Kept, QuotaReply, RunId, Shard, Stage};
 use turnpike::store::shards::{AssertBatch, Remembered, ShardId};
-use turnpike::store::{AnyStore, CounterStore, QuotaReserve, QuotaReserved, RateReserve};
+use turnpike::store::{
+    AnyStore, CounterStore, QuotaReserve, QuotaReserved, RateReserve, StoreError,
+};
 
 use super::redis_random::{Bench, runner};
 use super::{call, key, lease, window};
@@ -60,7 +62,7 @@ impl Gateway {
             if shard == self.store.shard(key) {
                 self.q += 1;
                 let assertion = self.held.assertion(self.q);
-                counters.push(Remembered { key: key.clone(), window, assertion });
+                counters.push(Remembered { key: key.clone(), window, anchor: None, assertion });
             }
             let (process, counters) = (self.process, &counters[..]);
             let batch = AssertBatch { process, live: &live, counters, last: true };
@@ -108,6 +110,30 @@ async fn a_restart_without_a_file_is_learned_through() {
 async fn a_flush_is_learned_through() {
     let mut server = RedisServer::start();
     lost_and_told(&mut server, |server| assert_eq!(server.command(&["FLUSHALL"]), "OK")).await;
+}
+
+/// The instant that rolling periods are tiled from is lost and told like the counters.
+#[tokio::test]
+async fn the_first_use_is_told_again() {
+    let server = RedisServer::start();
+    let mut a = Gateway::new(&server, 1).await;
+    let AnyStore::Redis(store) = &a.store else { panic!() };
+    let (key, window) = (key(1, "q//e1000"), window(store).await);
+    assert_eq!(a.store.first_use(&key.subject).await.unwrap(), None);
+    let first = a.store.anchor(&key.subject, window.start).await.unwrap();
+    assert_eq!(a.store.anchor(&key.subject, window.start).await.unwrap(), first);
+    assert!(a.ask(&key, window, 100, 30).await);
+    server.command(&["FLUSHALL"]);
+    a.store.poll().await.unwrap();
+    let asked = a.store.anchor(&key.subject, window.start).await;
+    assert!(matches!(asked, Err(StoreError::Learning)), "nobody begins a period meanwhile");
+    let assertion = a.held.assertion(9);
+    let shard = a.store.shard(&key);
+    let counters = [Remembered { key: key.clone(), window, anchor: Some(first), assertion }];
+    let live = [ProcessId(1)].into();
+    let batch = AssertBatch { process: ProcessId(1), live: &live, counters: &counters, last: true };
+    a.store.assert(shard, &batch).await.unwrap();
+    assert_eq!(a.store.first_use(&key.subject).await.unwrap(), Some(first));
 }
 
 /// Design: learning ends after 5 s though somebody listed says nothing.
@@ -262,7 +288,8 @@ impl History<'_> {
             let assertion = held.assertion(q);
             let Assertion { cell, copy } = &assertion;
             kept.assert(shard, stage, ProcessId(who), cell.as_ref(), copy.as_deref());
-            let known = Remembered { key: self.key.clone(), window: self.window, assertion };
+            let (key, window) = (self.key.clone(), self.window);
+            let known = Remembered { key, window, anchor: None, assertion };
             let batch = AssertBatch {
                 process: ProcessId(who),
                 live: &[ProcessId(9)].into(),
