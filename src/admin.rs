@@ -6,9 +6,11 @@
 //! portal's API has not.
 
 mod answer;
+mod audiences;
 mod audit;
 mod auth;
 mod call;
+mod catalogues;
 mod credentials;
 mod crud;
 mod draft;
@@ -17,6 +19,7 @@ pub mod ops;
 mod organisations;
 mod people;
 mod policies;
+mod provision;
 mod requests;
 mod rotation;
 mod seed;
@@ -36,6 +39,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::domain::seal::Reveal;
 use crate::enforce::Enforcer;
+use crate::wire::portal::catalogue::{Audience, Catalogue};
 use crate::wire::portal::credential::Credential;
 use crate::wire::portal::people::{App, Organisation, Team, User};
 use crate::wire::portal::plan::Plan;
@@ -45,7 +49,8 @@ pub use auth::{AdminSecret, SECRET_LEN_MIN, WeakSecret};
 use call::Call;
 use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
 use policies::ApiDetails;
-use requests::{AccessRequest, AppRequest, Issued};
+use provision::{Approve, Provision, Reject};
+use requests::{AccessRequest, AppRequest, Issued, Related};
 use rotation::Rotate;
 pub use seed::seed;
 use tokens::{CreateToken, ListTokens, RevokeToken};
@@ -103,6 +108,13 @@ pub fn router(state: AdminState) -> Router {
         .route("/products/{id}/api-details", get(handle::<ApiDetails>))
         .route("/products/{id}/api-details/{api}", get(handle::<ApiDetails>))
         .merge(crud::<Plan>("/plans"))
+        .merge(crud::<Catalogue>("/catalogues"))
+        .route(
+            "/catalogues/{catalogue}/audiences",
+            get(handle::<Index<Audience>>).post(handle::<Create<Audience>>),
+        )
+        .route("/catalogues/{catalogue}/audiences/{id}", one::<Audience>())
+        .route("/apps/{id}/provision", put(handle::<Provision>))
         .merge(crud::<Credential>("/apps/{app}/custom_credentials"))
         .route(
             "/apps/{app}/custom_credentials/{id}/rotate",
@@ -113,6 +125,12 @@ pub fn router(state: AdminState) -> Router {
             post(handle::<ResetIssued>).put(handle::<ResetIssued>),
         )
         .merge(issued::<AccessRequest>("/access_requests"))
+        .route("/access_requests/{id}/approve", put(handle::<Approve>))
+        .route("/access_requests/{id}/reject", put(handle::<Reject>))
+        .route("/access_requests/{id}/user", get(handle::<Related<User>>))
+        .route("/access_requests/{id}/plan", get(handle::<Related<Plan>>))
+        .route("/access_requests/{id}/client", get(handle::<Related<App>>))
+        .route("/access_requests/{id}/catalogue", get(handle::<Related<Catalogue>>))
         .merge(issued::<AppRequest>("/apps/{app}/access-requests"))
         .merge(issued::<Issued>("/apps/{app}/access-requests/{request}/credentials"))
         .route(

@@ -73,6 +73,8 @@ pub enum Kind {
     ImportPart = 20,
     /// An entry of the audit log.
     Audit = 21,
+    /// An organisation or team that sees a private catalogue.
+    Audience = 22,
 }
 
 /// The name of a record: its kind, and bytes that order as they list.

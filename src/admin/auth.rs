@@ -121,6 +121,11 @@ impl Caller {
         Self { name: name.into(), scopes }
     }
 
+    /// Whether they may change things.
+    pub(crate) fn may_write(&self) -> bool {
+        self.scopes.contains(&Scope::Write)
+    }
+
     fn may(&self, need: Need) -> bool {
         let has = |scope: &Scope| self.scopes.contains(scope);
         match need {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::AdminState;
 use super::answer::Refusal;
+use super::auth::Caller;
 use crate::wire::portal::fields::Members;
 
 /// The largest body, in bytes: no object of the portal comes near.
@@ -32,6 +33,10 @@ pub(crate) struct Call {
     pub(crate) envelope: bool,
     /// Whether limits of plans come as texts, as up to version 1.12.
     pub(crate) texts: bool,
+    /// Whose eyes a list is shown through.
+    pub(crate) viewer: Option<String>,
+    /// Whether the caller may change things: who may not is shown no secrets.
+    pub(crate) may_write: bool,
     body: Result<Vec<u8>, BodyFault>,
 }
 
@@ -104,6 +109,7 @@ impl FromRequest<AdminState> for Call {
             Err(_) => Vec::new(),
         };
         let query = parts.uri.query().unwrap_or_default();
+        let caller = parts.extensions.get::<Caller>();
         let compat = parts.headers.get("x-portal-compat");
         let body = if matches!(parts.method, Method::POST | Method::PUT) {
             let limited = Limited::new(body, BODY_BYTES_MAX).collect();
@@ -120,6 +126,8 @@ impl FromRequest<AdminState> for Call {
             params,
             paging: paging(query),
             envelope: matches!(parameter(query, "envelope"), Some("1" | "true")),
+            viewer: parameter(query, "user").map(str::to_owned).filter(|text| !text.is_empty()),
+            may_write: caller.is_some_and(Caller::may_write),
             texts: compat.is_some_and(|version| version.as_bytes() == b"1.12"),
             body,
         })

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::AdminState;
 use super::answer::{Answer, Refusal};
 use super::call::{Call, Paging};
+use super::catalogues::Viewer;
 use super::draft::Draft;
 use super::txn::{Txn, decode};
 use crate::domain::seal::Reveal;
@@ -31,6 +32,8 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
     const SCOPE: &'static [(Kind, &'static str)] = &[];
     /// What the answer to a deletion says, if anything.
     const DELETED: Option<&'static str> = None;
+    /// Whether catalogues say who sees one.
+    const SHELVED: bool = false;
 
     /// What is shown of one.
     fn show(
@@ -38,6 +41,15 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
         txn: &mut Txn<'_>,
         view: View,
     ) -> impl Future<Output = Result<Members, StoreError>> + Send;
+
+    /// Whether somebody sees one.
+    fn seen(
+        _object: &Stored,
+        _viewer: &mut Viewer,
+        _txn: &mut Txn<'_>,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        async { Ok(true) }
+    }
 
     /// Deletes what goes with it. The object itself is deleted afterwards.
     fn cascade(
@@ -92,7 +104,8 @@ pub(crate) struct View {
 impl View {
     /// How one object is shown in answer to a call.
     pub(crate) fn of(state: &AdminState, call: &Call) -> Self {
-        Self { row: false, texts: call.texts, reveal: state.reveal }
+        let reveal = if call.may_write { state.reveal } else { Reveal::Once };
+        Self { row: false, texts: call.texts, reveal }
     }
 }
 
@@ -124,8 +137,12 @@ impl<R: Resource> Operation for Index<R> {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let owner = scope::<R>(txn, call).await?;
         let paging = call.paging.clone().map_err(Refusal::Faults)?;
+        let listed = match call.viewer.as_ref().filter(|_| R::SHELVED) {
+            Some(user) => seen_by::<R>(user, txn, paging).await?,
+            None => objects(txn, R::KIND, owner, paging).await?,
+        };
         let mut rows = Vec::new();
-        for object in objects(txn, R::KIND, owner, paging).await? {
+        for object in listed {
             let view = View { row: true, ..View::of(state, call) };
             rows.push(Value::from(R::show(&object, txn, view).await?));
         }
@@ -260,6 +277,38 @@ async fn objects(
     Ok(found)
 }
 
+/// The objects of a page of those that a user sees.
+async fn seen_by<R: Resource>(
+    user: &str,
+    txn: &mut Txn<'_>,
+    paging: Paging,
+) -> Result<Vec<Stored>, Refusal> {
+    let user = match Ref::parse(user) {
+        Some(named) => txn.resolve(Kind::User, &named).await?,
+        None => None,
+    };
+    let user = match user {
+        Some(id) => txn.object(Kind::User, id).await?,
+        None => None,
+    };
+    let mut viewer = Viewer::new(&user.ok_or_else(|| refuse("user names nothing that exists"))?);
+    let all = Paging { offset: 0, rows: u64::MAX };
+    let (mut skip, mut found) = (paging.offset, Vec::new());
+    for object in objects(txn, R::KIND, None, all).await? {
+        if u64::try_from(found.len()).is_ok_and(|rows| paging.rows <= rows) {
+            break;
+        }
+        if !R::seen(&object, &mut viewer, txn).await? {
+            continue;
+        }
+        match skip {
+            0 => found.push(object),
+            _ => skip -= 1,
+        }
+    }
+    Ok(found)
+}
+
 /// The innermost object of the path before the last.
 async fn scope<R: Resource>(
     txn: &mut Txn<'_>,
@@ -301,7 +350,7 @@ async fn member(
     Ok(belongs.then_some(id))
 }
 
-fn missing(noun: &str, status: StatusCode) -> Refusal {
+pub(crate) fn missing(noun: &str, status: StatusCode) -> Refusal {
     Refusal::Missing { status, text: format!("{noun} not found") }
 }
 

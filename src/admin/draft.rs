@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::AdminState;
+use super::catalogues::find_all;
 use super::txn::{Txn, cid_entry, kind_byte};
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::fields::{ApiRef, Faults, Members, Ref, is_cid};
@@ -95,7 +96,7 @@ impl<'s> Draft<'s> {
     /// Lets the commit fail if an object it newly belongs to changes or goes meanwhile.
     pub(crate) async fn guard_owners(&mut self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         let known = self.before.as_ref().map(|before| before.owners.as_slice()).unwrap_or(&[]);
-        let kinds = [Kind::Organisation, Kind::Team, Kind::User, Kind::App];
+        let kinds = [Kind::Organisation, Kind::Team, Kind::User, Kind::App, Kind::Catalogue];
         for owner in self.after.owners.iter().filter(|owner| !known.contains(owner)) {
             if let Some(kind) = kinds.iter().find(|kind| kind_byte(**kind) == owner.0) {
                 txn.guard(RecordKey::number(*kind, owner.1)).await?;
@@ -140,6 +141,19 @@ impl<'s> Draft<'s> {
         }
         self.after.members.insert(member.to_owned(), ids.clone().into());
         Ok(ids)
+    }
+
+    /// Puts the object into the catalogues that a body names, and sets the member to their numbers.
+    pub(crate) async fn shelve(
+        &mut self,
+        txn: &mut Txn<'_>,
+        named: &[String],
+    ) -> Result<(), StoreError> {
+        let faults = ("Catalogues", &mut self.faults);
+        let ids = find_all(txn, Kind::Catalogue, named, faults).await?;
+        ids.iter().for_each(|id| self.belong(Kind::Catalogue, *id));
+        self.after.members.insert("Catalogues".to_owned(), ids.into());
+        Ok(())
     }
 
     /// Names the APIs that do not exist.

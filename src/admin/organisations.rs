@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::answer::Refusal;
+use super::audiences::erase_audiences;
 use super::crud::{Resource, View, Writable, base, refuse};
 use super::draft::{Draft, random_cid};
 use super::people::{INSIDE_MAX, place, rewrite_tokens};
@@ -57,6 +58,7 @@ impl Resource for Organisation {
                 rewrite_tokens(txn, id).await?;
             }
         }
+        erase_audiences(txn, owner).await?;
         for id in txn.members(owner, Kind::Team, usize::MAX).await? {
             if let Some(team) = txn.object(Kind::Team, id).await? {
                 txn.erase(Kind::Team, &team).await?;
@@ -133,6 +135,7 @@ impl Resource for Team {
         for user in txn.members((Kind::Team, object.id), Kind::User, usize::MAX).await? {
             set_team(txn, user, object, false).await?;
         }
+        erase_audiences(txn, (Kind::Team, object.id)).await?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::AdminState;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
+use super::catalogues::{Viewer, names};
 use super::crud::{Operation, Resource, View, Writable, base, find};
 use super::draft::Draft;
 use super::txn::{Txn, name_entry};
@@ -22,15 +23,19 @@ use crate::wire::portal::{PROVIDER, reference_id};
 impl Resource for Product {
     const KIND: Kind = Kind::Product;
     const NOUN: &'static str = "product";
+    const SHELVED: bool = true;
 
-    async fn show(object: &Stored, _: &mut Txn<'_>, _: View) -> Result<Members, StoreError> {
+    async fn show(object: &Stored, txn: &mut Txn<'_>, _: View) -> Result<Members, StoreError> {
         let mut shown = base(object);
+        let catalogues = object.numbers("Catalogues");
+        let catalogues = names(txn, Kind::Catalogue, &catalogues).await?;
+        shown.insert("Catalogues".to_owned(), catalogues.into());
         for (name, value) in [("AuthType", "authToken".into()), ("AuthTypes", vec!["key"].into())] {
             if shown.get(name).is_none_or(|known| known == "") {
                 shown.insert(name.to_owned(), value);
             }
         }
-        for list in ["APIDetails", "Catalogues", "Tags", "Templates"] {
+        for list in ["APIDetails", "SpecDetails", "Tags", "Templates"] {
             shown.entry(list).or_insert_with(|| Vec::<u64>::new().into());
         }
         if !object.flag("IsDocumentationOnly") {
@@ -38,6 +43,14 @@ impl Resource for Product {
             shown.insert("ReferenceID".to_owned(), policy.into());
         }
         Ok(shown)
+    }
+
+    async fn seen(
+        object: &Stored,
+        viewer: &mut Viewer,
+        txn: &mut Txn<'_>,
+    ) -> Result<bool, StoreError> {
+        viewer.may_ask_for(object, txn).await
     }
 
     /// Credentials keep the number, which is never given again; the gateway passes over it.
@@ -58,6 +71,7 @@ impl Writable for Product {
     async fn check(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         draft.claim(txn, name_entry(Self::KIND, 0, &self.name), "Name").await?;
         draft.check_apis(self.apis.iter().map(|(api, _)| api));
+        draft.shelve(txn, &self.catalogues).await?;
         self.check_versions(draft);
         Ok(())
     }
@@ -130,6 +144,7 @@ impl Operation for ApiDetails {
 impl Resource for Plan {
     const KIND: Kind = Kind::Plan;
     const NOUN: &'static str = "plan";
+    const SHELVED: bool = true;
 
     async fn show(object: &Stored, _: &mut Txn<'_>, view: View) -> Result<Members, StoreError> {
         let mut shown = base(object);
@@ -140,6 +155,14 @@ impl Resource for Plan {
             plan::show_as_text(&mut shown);
         }
         Ok(shown)
+    }
+
+    async fn seen(
+        object: &Stored,
+        viewer: &mut Viewer,
+        txn: &mut Txn<'_>,
+    ) -> Result<bool, StoreError> {
+        viewer.may_ask_for(object, txn).await
     }
 
     /// Credentials keep the number, which is never given again; the gateway refuses them.
@@ -162,6 +185,7 @@ impl Writable for Plan {
     async fn check(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         draft.claim(txn, name_entry(Self::KIND, 0, &self.name), "Name").await?;
         draft.check_apis(&self.apis);
+        draft.shelve(txn, &self.catalogues).await?;
         Ok(())
     }
 }

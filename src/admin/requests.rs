@@ -1,15 +1,25 @@
 //! Access requests and the credentials under them (portal-api, B3). A custom credential comes with
 //! one that is approved.
 
+use std::marker::PhantomData;
+
+use http::StatusCode;
 use serde_json::Value;
 
-use super::answer::Refusal;
+use super::AdminState;
+use super::answer::{Answer, Refusal};
+use super::call::Call;
+use super::catalogues::names;
 use super::credentials::facts;
-use super::crud::{Resource, View, base};
+use super::crud::{Operation, Resource, View, base, find, missing};
 use super::keys::{remove, shown_token};
+use super::provision::release;
 use super::txn::Txn;
 use crate::store::{Kind, StoreError};
+use crate::wire::portal::catalogue::Catalogue;
 use crate::wire::portal::fields::Members;
+use crate::wire::portal::people::{App, User};
+use crate::wire::portal::plan::Plan;
 use crate::wire::portal::stored::Stored;
 
 /// An access request by itself.
@@ -29,17 +39,27 @@ impl Resource for AccessRequest {
     const NOUN: &'static str = "access request";
 
     async fn show(object: &Stored, txn: &mut Txn<'_>, view: View) -> Result<Members, StoreError> {
-        let (mut shown, credential) = describe(object, txn).await?;
-        let names = product_names(credential.as_ref(), txn).await?;
-        shown.insert("Products".to_owned(), names.join(", ").into());
-        if let Some(credential) = credential.filter(|_| !view.row) {
-            let one = Value::from(Issued::show(&credential, txn, view).await?);
-            shown.insert("Credentials".to_owned(), vec![one].into());
+        let (mut shown, products) = describe(object, txn).await?;
+        shown.insert("Products".to_owned(), products.join(", ").into());
+        if view.row {
+            return Ok(shown);
         }
+        let mut credentials = Vec::new();
+        let approved = object.text("Status") != "pending" && object.text("Status") != "rejected";
+        let changed = object.links.target.filter(|_| approved);
+        if let Some(id) = object.links.credential.or(changed)
+            && let Some(credential) = txn.object(Kind::Credential, id).await?
+        {
+            credentials.push(Value::from(Issued::show(&credential, txn, view).await?));
+        }
+        shown.insert("Credentials".to_owned(), credentials.into());
         Ok(shown)
     }
 
+    /// Revokes the credential that it brought. One that it changed, or waited to change, goes on
+    /// as it is.
     async fn cascade(object: &Stored, txn: &mut Txn<'_>) -> Result<(), Refusal> {
+        release(txn, object).await?;
         if let Some(id) = object.links.credential
             && let Some(credential) = txn.object(Kind::Credential, id).await?
         {
@@ -55,9 +75,8 @@ impl Resource for AppRequest {
     const SCOPE: &'static [(Kind, &'static str)] = &[(Kind::App, "app")];
 
     async fn show(object: &Stored, txn: &mut Txn<'_>, _: View) -> Result<Members, StoreError> {
-        let (mut shown, credential) = describe(object, txn).await?;
-        let names = product_names(credential.as_ref(), txn).await?;
-        shown.insert("Products".to_owned(), names.into());
+        let (mut shown, products) = describe(object, txn).await?;
+        shown.insert("Products".to_owned(), products.into());
         Ok(shown)
     }
 
@@ -103,49 +122,116 @@ impl Resource for Issued {
     }
 }
 
-/// What both views of an access request show, and its credential.
+/// What both views of an access request show, and the names of its products.
 async fn describe(
     object: &Stored,
     txn: &mut Txn<'_>,
-) -> Result<(Members, Option<Stored>), StoreError> {
+) -> Result<(Members, Vec<String>), StoreError> {
     let mut shown = base(object);
-    let credential = match object.links.credential {
-        Some(id) => txn.object(Kind::Credential, id).await?,
-        None => None,
-    };
-    let app = match object.links.parent {
-        Some(id) => txn.object(Kind::App, id).await?,
-        None => None,
-    };
-    let plan = match credential.as_ref().and_then(|credential| credential.number("PlanID")) {
-        Some(id) => txn.object(Kind::Plan, id).await?,
-        None => None,
-    };
-    let name = |object: &Option<Stored>| object.as_ref().map(|o| o.text("Name").to_owned());
-    let user = app.as_ref().and_then(|app| app.number("UserID")).map(|id| format!("User#{id}"));
-    let members: [(&str, Value); 9] = [
+    let tied = Tied::of(object, txn).await?;
+    let names = names(txn, Kind::Product, &tied.rights.numbers("ProductIDs")).await?;
+    let mut found = Vec::new();
+    for (kind, id) in [
+        (Kind::App, object.links.parent),
+        (Kind::Plan, tied.plan),
+        (Kind::Catalogue, object.number("CatalogueID")),
+    ] {
+        let named = match id {
+            Some(id) => txn.object(kind, id).await?,
+            None => None,
+        };
+        found.push(Value::from(named.map(|o| o.text("Name").to_owned()).unwrap_or_default()));
+    }
+    for (member, name) in ["Client", "Plan", "Catalogue"].into_iter().zip(found) {
+        shown.insert(member.to_owned(), name);
+    }
+    let user = tied.user.map(|id| format!("User#{id}"));
+    let status = Some(object.text("Status")).filter(|status| !status.is_empty());
+    let members: [(&str, Value); 6] = [
         ("AuthType", "authToken".into()),
-        ("Catalogue", "".into()),
-        ("Client", name(&app).unwrap_or_default().into()),
-        ("Plan", name(&plan).unwrap_or_default().into()),
         ("User", user.unwrap_or_default().into()),
         ("DCREnabled", false.into()),
-        ("ProvisionImmediately", false.into()),
-        ("Status", "approved".into()),
+        ("ProvisionImmediately", object.flag("ProvisionImmediately").into()),
+        ("Status", status.unwrap_or("approved").into()),
         ("DeletedAt", Value::Null),
     ];
     shown.extend(members.map(|(name, value)| (name.to_owned(), value)));
-    Ok((shown, credential))
+    Ok((shown, names))
 }
 
-async fn product_names(
-    credential: Option<&Stored>,
-    txn: &mut Txn<'_>,
-) -> Result<Vec<String>, StoreError> {
-    let mut names = Vec::new();
-    for id in credential.map(|c| c.numbers("ProductIDs")).unwrap_or_default() {
-        let product = txn.object(Kind::Product, id).await?;
-        names.extend(product.map(|product| product.text("Name").to_owned()));
+/// What an access request is about.
+struct Tied {
+    /// The owner of its app.
+    user: Option<u64>,
+    /// What has the products: the credential that it brought, as it is now, or itself.
+    rights: Stored,
+    /// The plan, or that of the credential it is to change.
+    plan: Option<u64>,
+}
+
+impl Tied {
+    async fn of(request: &Stored, txn: &mut Txn<'_>) -> Result<Self, StoreError> {
+        let app = match request.links.parent {
+            Some(id) => txn.object(Kind::App, id).await?,
+            None => None,
+        };
+        let user = app.and_then(|app| app.number("UserID"));
+        let links = &request.links;
+        let credential = match links.credential.or(links.target) {
+            Some(id) => txn.object(Kind::Credential, id).await?,
+            None => None,
+        };
+        let had = credential.as_ref().and_then(|credential| credential.number("PlanID"));
+        let brought = credential.filter(|_| links.credential.is_some());
+        let rights = brought.unwrap_or_else(|| request.clone());
+        let plan = rights.number("PlanID").or(had);
+        Ok(Self { user, rights, plan })
     }
-    Ok(names)
+}
+
+/// What an access request is about, by itself.
+pub(crate) struct Related<R>(PhantomData<R>);
+
+/// A kind of object that access requests are about.
+pub(crate) trait Relative: Resource {
+    /// Which one.
+    fn number(request: &Stored, user: Option<u64>, plan: Option<u64>) -> Option<u64>;
+}
+
+impl Relative for User {
+    fn number(_: &Stored, user: Option<u64>, _: Option<u64>) -> Option<u64> {
+        user
+    }
+}
+
+impl Relative for Plan {
+    fn number(_: &Stored, _: Option<u64>, plan: Option<u64>) -> Option<u64> {
+        plan
+    }
+}
+
+impl Relative for Catalogue {
+    fn number(request: &Stored, _: Option<u64>, _: Option<u64>) -> Option<u64> {
+        request.number("CatalogueID")
+    }
+}
+
+impl Relative for App {
+    fn number(request: &Stored, _: Option<u64>, _: Option<u64>) -> Option<u64> {
+        request.links.parent
+    }
+}
+
+impl<R: Relative> Operation for Related<R> {
+    async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+        let request = find::<AccessRequest>(txn, call, StatusCode::NOT_FOUND).await?;
+        let tied = Tied::of(&request, txn).await?;
+        let object = match R::number(&request, tied.user, tied.plan) {
+            Some(id) => txn.object(R::KIND, id).await?,
+            None => None,
+        };
+        let object = object.ok_or_else(|| missing(R::NOUN, StatusCode::NOT_FOUND))?;
+        let body = R::show(&object, txn, View::of(state, call)).await?.into();
+        Ok(Answer { status: StatusCode::OK, body, object: String::new() })
+    }
 }

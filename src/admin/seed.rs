@@ -1,4 +1,4 @@
-//! What a fresh store holds: organisation 1 with its default team, and user 1.
+//! What a fresh store holds: organisation 1 with its default team, user 1, and catalogue 1.
 
 use super::draft::random_cid;
 use super::organisations::{DEFAULT_ORGANISATION, default_team};
@@ -12,7 +12,7 @@ use crate::wire::portal::stored::Stored;
 /// The record that says it is done, so that user 1 does not come back once deleted.
 const DONE: &str = "portal/seeded";
 
-/// Makes organisation 1 with its default team and user 1 in a store that never had them.
+/// Makes organisation 1 with its default team, user 1 and public catalogue 1 in a store that never had them.
 ///
 /// Doing it again changes nothing, on any number of gateways at once, and after a crash in the
 /// middle: everything goes in with one commit.
@@ -26,7 +26,7 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
         return Ok(());
     }
     // Takes the number 1 of each kind away, now or in a run that was cut short.
-    for kind in [Kind::Organisation, Kind::Team, Kind::User] {
+    for kind in [Kind::Organisation, Kind::Team, Kind::User, Kind::Catalogue] {
         txn.next_id(kind).await?;
     }
     let now = clock.unix();
@@ -60,6 +60,14 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
     place(&mut txn, &mut user, Some(DEFAULT_ORGANISATION), vec![team.id]).await?;
     debug_assert!(user.owners.contains(&(kind_byte(Kind::Team), team.id)));
     txn.save(Kind::User, None, &user).await?;
+    let members = [
+        ("Name", "Public catalogue"),
+        ("NameWithSlug", "public-catalogue"),
+        ("VisibilityStatus", "Public"),
+    ];
+    let entry = name_entry(Kind::Catalogue, 0, "Public catalogue");
+    let catalogue = object(Kind::Catalogue, Some(entry), &members);
+    txn.save(Kind::Catalogue, None, &catalogue).await?;
     txn.put(done, Some(vec![1])).await?;
     // Not committed means that another gateway was faster, with the same.
     txn.commit().await.map(|_| ())

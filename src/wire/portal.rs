@@ -3,12 +3,14 @@
 //! Bodies are read leniently: numbers and booleans may come as texts, and only what cannot be
 //! coerced is refused; unknown members are kept and returned.
 
+pub mod catalogue;
 pub mod credential;
 pub mod fields;
 pub mod moment;
 pub mod people;
 pub mod plan;
 pub mod product;
+pub mod request;
 pub mod stored;
 pub mod values;
 

@@ -42,7 +42,16 @@ async fn every_endpoint_refuses_what_is_no_body() {
     let big = format!(r#"{{"Name":"{}"}}"#, "x".repeat(1 << 20));
     let deep = "[".repeat(100_000);
     for path in
-        ["/apps", "/users", "/organisations", "/organisations/1/teams", "/products", "/plans", &all]
+        [
+            "/apps",
+            "/users",
+            "/organisations",
+            "/organisations/1/teams",
+            "/products",
+            "/plans",
+            "/catalogues",
+            &all,
+        ]
     {
         for (method, path) in [("POST", path.to_owned()), ("PUT", format!("{path}/1"))] {
             // body, status
@@ -115,7 +124,10 @@ fn json_value() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Value::from),
         proptest::num::f64::NORMAL.prop_map(Value::from),
         Just(json!("CREDENTIAL_TYPE_TYK_MANAGED")),
+        Just(json!("CREDENTIAL_TYPE_CUSTOM")),
         Just(json!("AUTH_TOKEN_CUSTOM")),
+        Just(json!("AUTH_TOKEN_STANDARD")),
+        Just(json!("Private")),
         Just(json!("inv-v1")),
         ".{0,12}".prop_map(Value::from),
     ];
@@ -159,6 +171,21 @@ fn member() -> impl Strategy<Value = String> {
         "Path",
         "Cost",
         "MaxInFlight",
+        "PlanQuota",
+        "PlanQuotaRenewalRate",
+        "AutoApproveAccessRequests",
+        "CredentialKey",
+        "CredentialSecret",
+        "CredentialID",
+        "CatalogueID",
+        "GracePeriod",
+        "VisibilityStatus",
+        "OrgCatalogues",
+        "Catalogues",
+        "Products",
+        "Plans",
+        "TeamID",
+        "SpecDetails",
         "KeyExpiresIn",
         "MetaData",
         "Type",
@@ -181,12 +208,32 @@ fn path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![
         6 => proptest::sample::select(vec![
             "apps", "users", "organisations", "teams", "products", "plans", "custom_credentials",
-            "access_requests", "access-requests", "credentials",
+            "access_requests", "access-requests", "credentials", "catalogues", "audiences",
         ]).prop_map(str::to_owned),
         6 => (0_u32..4).prop_map(|n| n.to_string()),
+        3 => proptest::sample::select(vec![
+            "provision", "approve", "reject", "rotate", "reset_quota", "usage", "plan", "user",
+        ]).prop_map(str::to_owned),
         1 => "[a-zA-Z0-9%.~_-]{0,8}".prop_map(|text| text.replace('%', "%25")),
     ];
-    proptest::collection::vec(segment, 1..7).prop_map(|parts| format!("/{}", parts.join("/")))
+    let any = proptest::collection::vec(segment, 1..7);
+    let any = any.prop_map(|parts| format!("/{}", parts.join("/")));
+    // What no random walk finds often enough.
+    let known = proptest::sample::select(vec![
+        "/apps/1/provision",
+        "/access_requests/N/approve",
+        "/access_requests/N/reject",
+        "/access_requests/N/plan",
+        "/apps/1/custom_credentials/N",
+        "/apps/1/custom_credentials/N/rotate",
+        "/apps/1/custom_credentials/N/reset_quota",
+        "/apps/1/access-requests/N/credentials/N/rotate",
+        "/catalogues/1",
+        "/catalogues/1/audiences",
+        "/products?user=N",
+    ]);
+    let known = (known, 0_u32..4).prop_map(|(path, n)| path.replace('N', &n.to_string()));
+    prop_oneof![2 => any, 1 => known]
 }
 
 #[test]
@@ -201,7 +248,8 @@ fn no_request_is_answered_with_a_server_error() {
     });
     let methods = proptest::sample::select(vec!["GET", "POST", "PUT", "PUT", "POST", "DELETE"]);
     let body = proptest::collection::hash_map(member(), json_value(), 0..12);
-    let cases = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) };
+    let cases = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(900) };
+    let before = std::cell::RefCell::new(runtime.block_on(admin.records()));
     proptest!(cases, |(method in methods, path in path(), body in body)| {
         let body = Value::Object(body.into_iter().collect());
         let reply = runtime.block_on(admin.send(method, &path, &body.to_string()));
@@ -209,5 +257,10 @@ fn no_request_is_answered_with_a_server_error() {
         if reply.status.as_u16() >= 400 {
             prop_assert!(reply.json["errors"].is_array());
         }
+        let after = runtime.block_on(admin.records());
+        if reply.status.as_u16() >= 400 {
+            prop_assert_eq!(&*before.borrow(), &after, "half-written: {} {} {}", method, path, body);
+        }
+        before.replace(after);
     });
 }

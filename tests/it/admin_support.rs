@@ -155,6 +155,8 @@ impl Admin {
             Kind::Token,
             Kind::Unique,
             Kind::AccessRequest,
+            Kind::Catalogue,
+            Kind::Audience,
             Kind::Member,
         ] {
             let page = self.catalog.store().list(kind, &[], None, 100_000).await.unwrap();

@@ -49,6 +49,10 @@ mod admin_tokens;
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
 
+/// Requests for access, and catalogues.
+mod portal_catalogues;
+mod portal_requests;
+
 /// Credentials: generated, rotated, suspended, expired, revoked.
 mod portal_lifecycle;
 

@@ -165,7 +165,7 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<RecordKey>> {
 }
 
 fn kind_of(byte: u8) -> Option<Kind> {
-    const KINDS: [Kind; 21] = [
+    const KINDS: [Kind; 22] = [
         Kind::Meta,
         Kind::Organisation,
         Kind::Team,
@@ -187,6 +187,7 @@ fn kind_of(byte: u8) -> Option<Kind> {
         Kind::Import,
         Kind::ImportPart,
         Kind::Audit,
+        Kind::Audience,
     ];
     KINDS.into_iter().find(|kind| kind_byte(*kind) == byte)
 }

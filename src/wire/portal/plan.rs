@@ -41,6 +41,8 @@ pub struct Plan {
     pub extras: PlanExtras,
     /// The APIs that it names.
     pub apis: Vec<ApiRef>,
+    /// The catalogues it is in, by number, custom id or name.
+    pub catalogues: Vec<String>,
 }
 
 impl Plan {
@@ -61,7 +63,8 @@ impl Plan {
         let metadata = fields.object("MetaData");
         let limits = root_limits(fields);
         let (extras, apis) = extras(fields);
-        Self { name, limits, key_expires_in_s, metadata, extras, apis }
+        let catalogues = fields.lines("Catalogues");
+        Self { name, limits, key_expires_in_s, metadata, extras, apis, catalogues }
     }
 
     /// Makes `policy` its own. It names no API: its limits are those of the credential.

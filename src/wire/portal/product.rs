@@ -20,6 +20,8 @@ pub struct Product {
     pub documentation_only: bool,
     /// The APIs it grants, each with its rights.
     pub apis: Vec<(ApiRef, ApiAccess)>,
+    /// The catalogues it is in, by number, custom id or name.
+    pub catalogues: Vec<String>,
 }
 
 impl Product {
@@ -44,7 +46,13 @@ impl Product {
         if documentation_only && !apis.is_empty() {
             fields.fault("APIDetails", "must be empty when IsDocumentationOnly is true");
         }
-        Self { name, documentation_only, apis }
+        for spec in fields.each("SpecDetails", spec_detail) {
+            if !spec {
+                fields.fault("SpecDetails", "must have a SpecAlias in every entry");
+            }
+        }
+        let catalogues = fields.lines("Catalogues");
+        Self { name, documentation_only, apis, catalogues }
     }
 
     /// Makes `policy` its own. An API that is named twice has what either entry allows.
@@ -131,6 +139,12 @@ fn detail(fields: &mut Fields<'_>) -> Option<(ApiRef, ApiAccess)> {
         rights.allowed_urls = UrlAccess::Only(allowed);
     }
     api.map(|api| (api, rights))
+}
+
+/// Whether the document has the name that it needs.
+fn spec_detail(fields: &mut Fields<'_>) -> bool {
+    fields.text("OASUrl");
+    !fields.line("SpecAlias").trim().is_empty()
 }
 
 /// What is unrestricted in one of the two is unrestricted.
