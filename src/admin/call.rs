@@ -86,10 +86,10 @@ impl Call {
         }
     }
 
-    /// The body, which may be missing.
+    /// The body, which may be missing, or say so.
     pub(crate) fn members_or_none(&self) -> Result<Members, Refusal> {
         match &self.body {
-            Ok(bytes) if bytes.trim_ascii().is_empty() => Ok(Members::new()),
+            Ok(bytes) if matches!(bytes.trim_ascii(), b"" | b"null") => Ok(Members::new()),
             Ok(_) | Err(_) => self.members(),
         }
     }

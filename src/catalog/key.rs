@@ -48,5 +48,14 @@ pub(super) fn credential(value: &[u8]) -> Result<(Credential, u64), String> {
         let text = MetaValue(value.to_string().into());
         credential.metadata.insert(Arc::from(name.as_str()), text);
     }
+    // What the portal writes to every key, and what is told upstream: nobody's own metadata says it.
+    for (name, id) in [
+        ("ApplicationID", record.app),
+        ("DeveloperID", record.user),
+        ("OrganisationID", record.organisation),
+    ] {
+        let text = id.map(|id| MetaValue(id.to_string().into()));
+        credential.metadata.extend(text.map(|text| (Arc::from(name), text)));
+    }
     Ok((credential, record.resets))
 }

@@ -41,18 +41,16 @@ async fn every_endpoint_refuses_what_is_no_body() {
     let before = admin.records().await;
     let big = format!(r#"{{"Name":"{}"}}"#, "x".repeat(1 << 20));
     let deep = "[".repeat(100_000);
-    for path in
-        [
-            "/apps",
-            "/users",
-            "/organisations",
-            "/organisations/1/teams",
-            "/products",
-            "/plans",
-            "/catalogues",
-            &all,
-        ]
-    {
+    for path in [
+        "/apps",
+        "/users",
+        "/organisations",
+        "/organisations/1/teams",
+        "/products",
+        "/plans",
+        "/catalogues",
+        &all,
+    ] {
         for (method, path) in [("POST", path.to_owned()), ("PUT", format!("{path}/1"))] {
             // body, status
             for (body, status) in [

@@ -49,9 +49,15 @@ mod admin_tokens;
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
 
+/// Products and plans, as the gateway decides by them.
+mod portal_products;
+
 /// Requests for access, and catalogues.
 mod portal_catalogues;
 mod portal_requests;
+
+/// Rotation and revocation with the built binary.
+mod portal_process;
 
 /// Credentials: generated, rotated, suspended, expired, revoked.
 mod portal_lifecycle;

@@ -102,7 +102,7 @@ fn guide(gateway: &Gateway, token: &str, plan: u64, product: u64) {
 }
 
 /// No log, metric, listing or file of the store holds the token.
-fn nothing_holds(gateway: &Gateway, folder: &std::path::Path, token: &str) {
+pub fn nothing_holds(gateway: &Gateway, folder: &std::path::Path, token: &str) {
     let metrics = Client::new(gateway.admin).get("/metrics", &[]);
     assert!(
         metrics.body.contains("turnpike_requests_total{api=\"a\",class=\"2xx\""),
