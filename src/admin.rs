@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod call;
 mod catalogues;
+mod consumption;
 mod credentials;
 mod crud;
 mod draft;
@@ -47,6 +48,7 @@ use crate::wire::portal::product::Product;
 use answer::Refusal;
 pub use auth::{AdminSecret, SECRET_LEN_MIN, WeakSecret};
 use call::Call;
+use consumption::{CredentialUsage, OwnerUsage};
 use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
 use policies::ApiDetails;
 use provision::{Approve, Provision, Reject};
@@ -55,7 +57,7 @@ use rotation::Rotate;
 pub use seed::seed;
 use tokens::{CreateToken, ListTokens, RevokeToken};
 use txn::Txn;
-use usage::{ResetIssued, ResetQuota, ShowUsage};
+use usage::{ListUsage, ResetIssued, ResetQuota, ShowUsage};
 
 /// How often a transaction is tried when others change the same objects.
 const ATTEMPTS_MAX: usize = 16;
@@ -114,6 +116,10 @@ pub fn router(state: AdminState) -> Router {
             get(handle::<Index<Audience>>).post(handle::<Create<Audience>>),
         )
         .route("/catalogues/{catalogue}/audiences/{id}", one::<Audience>())
+        .route("/apps/{id}/usage", get(handle::<OwnerUsage<App>>))
+        .route("/users/{id}/usage", get(handle::<OwnerUsage<User>>))
+        .route("/organisations/{id}/usage", get(handle::<OwnerUsage<Organisation>>))
+        .route("/apps/{app}/custom_credentials/{id}/usage", get(handle::<CredentialUsage>))
         .route("/apps/{id}/provision", put(handle::<Provision>))
         .merge(crud::<Credential>("/apps/{app}/custom_credentials"))
         .route(
@@ -141,6 +147,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/tokens", get(handle::<ListTokens>).post(handle::<CreateToken>))
         .route("/admin/tokens/{id}", delete(handle::<RevokeToken>))
         .route("/audit", get(audit::list))
+        .route("/usage", get(handle::<ListUsage>))
         .route("/usage/credentials/{id}", get(handle::<ShowUsage>))
         .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>));
     Router::new()

@@ -22,6 +22,7 @@ use crate::store::{AnyStore, StoreError};
 
 mod again;
 mod failures;
+mod history;
 mod in_flight;
 mod ledger;
 mod live;
@@ -31,6 +32,8 @@ mod slot;
 mod usage;
 
 use failures::Failures;
+use history::History;
+pub use history::{Counts, Days, HISTORY_DAYS};
 use in_flight::InFlight;
 pub use in_flight::Place;
 use ledger::{Charged, Ledger};
@@ -153,6 +156,7 @@ pub struct Enforcer {
     clock: Arc<dyn Clock>,
     sessions: Arc<Sessions>,
     failures: Failures,
+    history: History,
     ledger: Arc<Ledger>,
     live: Arc<Live>,
     in_flight: InFlight,
@@ -182,17 +186,33 @@ impl Enforcer {
             &settings,
         ));
         let failures = Failures::new(settings.failures_per_minute_max);
+        let history = History::new(&*clock);
         if matches!(**catalog.store(), AnyStore::Embedded(_)) {
             // It has one process at a time.
             live.set([process].into());
         }
-        Self { catalog, clock, sessions, failures, ledger, live, in_flight, metrics, settings }
+        Self {
+            catalog,
+            clock,
+            sessions,
+            failures,
+            history,
+            ledger,
+            live,
+            in_flight,
+            metrics,
+            settings,
+        }
     }
 
     /// Decides on one request, and charges it if it is admitted. A refused request costs nothing.
     pub async fn decide(&self, facts: &Facts<'_>) -> Decision {
         match self.find(facts).await {
-            Ok(session) => self.judge(session, facts).await,
+            Ok(session) => {
+                let decision = self.judge(&session, facts).await;
+                session.tally.note(matches!(decision, Decision::Admit(_)), &self.history);
+                decision
+            }
             Err(refusal) => Decision::Deny(refusal),
         }
     }
@@ -208,8 +228,9 @@ impl Enforcer {
         self.catalog.store().until_lost().await;
     }
 
-    /// Returns what is idle and publishes sizes. Call it about once a second.
+    /// Returns what is idle, publishes sizes and stores usage. Call it about once a second.
     pub async fn sweep(&self) {
+        self.history.sweep(self.catalog.store(), &*self.clock).await;
         self.ledger.sweep().await;
         let (counters, held) = self.ledger.totals();
         self.metrics.sizes(self.sessions.len(), counters, held);
@@ -224,25 +245,34 @@ impl Enforcer {
     /// Returns all units in hand: after it the store knows exactly what was used.
     pub async fn close(&self) {
         self.ledger.release_all().await;
+        self.history.flush(self.catalog.store(), self.clock.unix()).await;
     }
 
     async fn find(&self, facts: &Facts<'_>) -> Result<Arc<Session>, Refusal> {
-        let token = facts.token.ok_or_else(|| Refusal::new(Denial::TokenMissing))?;
+        self.find_by(facts.token, facts.client, |session| session.is_of(facts.request.api)).await
+    }
+
+    /// The session of a token, if it is known here and `fits`: one that does not looks unknown.
+    async fn find_by(
+        &self,
+        token: Option<&[u8]>,
+        client: IpAddr,
+        fits: impl FnOnce(&Session) -> bool,
+    ) -> Result<Arc<Session>, Refusal> {
+        let token = token.ok_or_else(|| Refusal::new(Denial::TokenMissing))?;
         let plausible = (TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&token.len());
         if !plausible {
-            self.failures.note(facts.client, self.clock.boot());
+            self.failures.note(client, self.clock.boot());
             return Err(Refusal::new(Denial::TokenUnknown));
         }
         let hash = self.catalog.pepper().hash(token);
-        let blocked = || self.failures.blocked_ms(facts.client, self.clock.boot());
+        let blocked = || self.failures.blocked_ms(client, self.clock.boot());
         match self.sessions.find(&hash, self, blocked).await {
-            Ok(Found::Session(session))
-                if session.is_of(facts.request.api) && !session.has_retired(&*self.clock) =>
-            {
+            Ok(Found::Session(session)) if fits(&session) && !session.has_retired(&*self.clock) => {
                 Ok(session)
             }
             Ok(Found::Session(_) | Found::Unknown) => {
-                self.failures.note(facts.client, self.clock.boot());
+                self.failures.note(client, self.clock.boot());
                 Err(Refusal::new(Denial::TokenUnknown))
             }
             Ok(Found::Blocked { retry_ms }) => {
@@ -256,7 +286,7 @@ impl Enforcer {
         }
     }
 
-    async fn judge(&self, session: Arc<Session>, facts: &Facts<'_>) -> Decision {
+    async fn judge(&self, session: &Arc<Session>, facts: &Facts<'_>) -> Decision {
         let credential = Some(session.record.credential.id);
         let deny = |denial| Decision::Deny(Refusal { credential, ..Refusal::new(denial) });
         let granted = match &session.outcome {
@@ -276,7 +306,7 @@ impl Enforcer {
             return Decision::Deny(Refusal { credential, retry_ms: Some(1_000), ..refusal });
         };
         let admit = |readings, over: Option<Denial>| {
-            let (session, shadowed) = (Arc::clone(&session), over.or(crowded));
+            let (session, shadowed) = (Arc::clone(session), over.or(crowded));
             Decision::Admit(Permit { session, readings, shadowed, place })
         };
         let charges = granted.charges(&access);

@@ -20,9 +20,11 @@ use crate::domain::reading::LimitKind;
 mod labels;
 mod leases;
 mod names;
+mod quotas;
 mod upstream;
 
 use leases::Leases;
+use quotas::Quotas;
 pub use upstream::{Attempt, TargetMetrics};
 
 pub use labels::{CacheUse, Cut, Decision};
@@ -61,6 +63,7 @@ pub struct Metrics {
     counters: IntGauge,
     units_held: IntGauge,
     in_flight: IntGauge,
+    quotas: Quotas,
     access_log_dropped: IntCounter,
     panics: IntCounter,
     targets: upstream::Upstreams,
@@ -151,6 +154,7 @@ impl Metrics {
                 names::IN_FLIGHT,
                 "Requests in flight of credentials whose plans limit them",
             )?,
+            quotas: Quotas::register(&registry)?,
             access_log_dropped: counter(
                 names::ACCESS_LOG_DROPPED,
                 "Access log lines dropped because the writer was behind",

@@ -44,6 +44,7 @@ mod engine;
 mod forward;
 mod forwarded;
 mod head;
+mod holder;
 mod limits;
 mod patience;
 mod peer;

@@ -75,6 +75,8 @@ pub enum Kind {
     Audit = 21,
     /// An organisation or team that sees a private catalogue.
     Audience = 22,
+    /// How many requests some credentials sent on one day.
+    Usage = 23,
 }
 
 /// The name of a record: its kind, and bytes that order as they list.

@@ -33,10 +33,9 @@ pub(crate) struct Call {
     pub(crate) envelope: bool,
     /// Whether limits of plans come as texts, as up to version 1.12.
     pub(crate) texts: bool,
-    /// Whose eyes a list is shown through.
-    pub(crate) viewer: Option<String>,
     /// Whether the caller may change things: who may not is shown no secrets.
     pub(crate) may_write: bool,
+    query: String,
     body: Result<Vec<u8>, BodyFault>,
 }
 
@@ -57,6 +56,11 @@ pub(crate) struct Paging {
 }
 
 impl Call {
+    /// A parameter of the query that is there and not empty.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        parameter(&self.query, name).filter(|text| !text.is_empty())
+    }
+
     /// The body, which must be a JSON object.
     pub(crate) fn members(&self) -> Result<Members, Refusal> {
         let bytes = match &self.body {
@@ -124,9 +128,9 @@ impl FromRequest<AdminState> for Call {
         };
         Ok(Self {
             params,
+            query: query.to_owned(),
             paging: paging(query),
             envelope: matches!(parameter(query, "envelope"), Some("1" | "true")),
-            viewer: parameter(query, "user").map(str::to_owned).filter(|text| !text.is_empty()),
             may_write: caller.is_some_and(Caller::may_write),
             texts: compat.is_some_and(|version| version.as_bytes() == b"1.12"),
             body,

@@ -137,7 +137,7 @@ impl<R: Resource> Operation for Index<R> {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let owner = scope::<R>(txn, call).await?;
         let paging = call.paging.clone().map_err(Refusal::Faults)?;
-        let listed = match call.viewer.as_ref().filter(|_| R::SHELVED) {
+        let listed = match call.parameter("user").filter(|_| R::SHELVED) {
             Some(user) => seen_by::<R>(user, txn, paging).await?,
             None => objects(txn, R::KIND, owner, paging).await?,
         };
@@ -244,7 +244,7 @@ pub(crate) fn base(object: &Stored) -> Members {
 }
 
 /// The objects of a page, by number.
-async fn objects(
+pub(crate) async fn objects(
     txn: &mut Txn<'_>,
     kind: Kind,
     owner: Option<(Kind, u64)>,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::AdminState;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
+use super::consumption;
 use super::crud::{self, Operation};
 use super::keys::{put_record, record, token_of, write_token};
 use super::txn::Txn;
@@ -13,7 +14,7 @@ use crate::domain::grant::LimitScope;
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
 use crate::enforce::{LimitUsage, LimitUsed, Usage};
-use crate::store::Kind;
+use crate::store::{Kind, StoreError};
 use crate::wire::portal::credential::Credential;
 use crate::wire::portal::fields::Ref;
 use crate::wire::portal::stored::Stored;
@@ -21,6 +22,8 @@ use crate::wire::portal::{moment, plan};
 
 /// Shows what a credential has used. Nothing is charged.
 pub(crate) struct ShowUsage;
+/// Shows what several have used, by app, user, organisation and plan.
+pub(crate) struct ListUsage;
 /// Begins new windows for the quotas that are a credential's own.
 pub(crate) struct ResetQuota;
 /// The same, by the credential's path in the portal.
@@ -30,20 +33,39 @@ impl Operation for ShowUsage {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let (credential, token) = find(txn, call).await?;
         let usage = usage(state, &token).await?;
-        let plan = match credential.number("PlanID") {
-            Some(id) => txn.object(Kind::Plan, id).await?,
-            None => None,
-        };
-        let body = json!({
-            "credential": credential.id,
-            "app": credential.links.parent,
-            "status": usage.refused.map_or("active", |denial| denial.answer().code),
-            "expires": usage.expires.map(moment::exact),
-            "plan": plan.map(|plan| plan_text(&plan)),
-            "limits": usage.limits.iter().map(limit).collect::<Vec<_>>(),
-        });
+        let body = row(&credential, &usage, txn).await?;
         Ok(Answer { status: StatusCode::OK, body, object: named(&credential) })
     }
+}
+
+impl Operation for ListUsage {
+    async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
+        let paging = call.paging.clone().map_err(Refusal::Faults)?;
+        let mut rows = Vec::new();
+        for credential in consumption::filtered(txn, call, paging).await? {
+            // A credential without a token has no limits, and one that was just revoked none now.
+            let Some(token) = token_of(&credential) else { continue };
+            if let Some(usage) = state.enforcer.usage(&token).await? {
+                rows.push(row(&credential, &usage, txn).await?);
+            }
+        }
+        Ok(Answer { status: StatusCode::OK, body: rows.into(), object: String::new() })
+    }
+}
+
+async fn row(credential: &Stored, usage: &Usage, txn: &mut Txn<'_>) -> Result<Value, StoreError> {
+    let plan = match credential.number("PlanID") {
+        Some(id) => txn.object(Kind::Plan, id).await?,
+        None => None,
+    };
+    Ok(json!({
+        "credential": credential.id,
+        "app": credential.links.parent,
+        "status": usage.refused.map_or("active", |denial| denial.answer().code),
+        "expires": usage.expires.map(moment::exact),
+        "plan": plan.map(|plan| plan_text(&plan)),
+        "limits": usage.limits.iter().map(limit).collect::<Vec<_>>(),
+    }))
 }
 
 impl Operation for ResetQuota {
@@ -111,7 +133,7 @@ fn named(credential: &Stored) -> String {
 }
 
 /// A plan as the portal's pages show it.
-fn plan_text(plan: &Stored) -> Value {
+pub(crate) fn plan_text(plan: &Stored) -> Value {
     let mut members = plan.members.clone();
     plan::show_as_text(&mut members);
     json!({

@@ -25,6 +25,37 @@ impl LimitKind {
     }
 }
 
+/// How much of a quota is used: what operators and consumers are told of, once in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum QuotaShare {
+    /// Four fifths of it.
+    Most,
+    /// All of it.
+    All,
+}
+
+impl QuotaShare {
+    /// The share of `limit` that is used when `free` is not; `None`: less than what is told of.
+    #[must_use]
+    pub fn used(limit: u64, free: u64) -> Option<Self> {
+        if free == 0 {
+            Some(Self::All)
+        } else {
+            let most = u128::from(free) * 5 <= u128::from(limit);
+            most.then_some(Self::Most)
+        }
+    }
+
+    /// In percent.
+    #[must_use]
+    pub fn percent(self) -> u64 {
+        match self {
+            Self::Most => 80,
+            Self::All => 100,
+        }
+    }
+}
+
 /// One limit after a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
@@ -89,6 +120,16 @@ impl Readings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_told_of_from_four_fifths_on() {
+        let check = |limit, free, expect| assert_eq!(QuotaShare::used(limit, free), expect);
+        check(10, 3, None);
+        check(10, 2, Some(QuotaShare::Most));
+        check(10, 0, Some(QuotaShare::All));
+        check(1, 1, None);
+        check(u64::MAX, u64::MAX / 5, Some(QuotaShare::Most));
+    }
 
     #[test]
     fn the_smallest_share_is_the_tightest() {

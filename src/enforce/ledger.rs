@@ -11,7 +11,7 @@ use dashmap::DashMap;
 
 use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, ProcessId};
-use crate::domain::reading::{LIMITS_MAX, LimitKind, Readings};
+use crate::domain::reading::{LIMITS_MAX, LimitKind, QuotaShare, Readings};
 use crate::domain::time::BootNs;
 use crate::enforce::Settings;
 use crate::enforce::ledger::rate::RoundTrip;
@@ -143,16 +143,23 @@ impl Ledger {
         }
         let admitted = refused.is_none() && !ask.contains(&true);
         let mut readings = Readings::at(now);
-        let mut low = [false; LIMITS_MAX];
-        for ((charge, guard), low) in charges.iter().zip(&mut guards).zip(&mut low) {
+        let (mut low, mut told) = ([false; LIMITS_MAX], [None; LIMITS_MAX]);
+        let marks = low.iter_mut().zip(&mut told);
+        for ((charge, guard), (low, told)) in charges.iter().zip(&mut guards).zip(marks) {
             let Some(state) = guard else { continue };
             if admitted {
                 charge.spend(state, cost, now);
                 *low = charge.is_low(state, now);
             }
+            *told = charge.reaches(state);
             readings.push(charge.reading(state, now));
         }
         drop(guards);
+        for (charge, share) in charges.iter().zip(told) {
+            if let Some(share) = share {
+                self.announce(charge, share);
+            }
+        }
         if let Some((_, kind, wait_ms)) = refused {
             return Step::Done(Charged::Refused { kind, wait_ms, readings });
         }
@@ -163,6 +170,17 @@ impl Ledger {
             self.ask_ahead(charge);
         }
         Step::Done(Charged::Admitted(readings))
+    }
+}
+
+impl Ledger {
+    /// Says, once in a window and gateway, that most or all of a quota is used.
+    #[cold]
+    fn announce(&self, charge: &Charge, share: QuotaShare) {
+        self.metrics.quota_reached(share);
+        let ChargeLimit::Quota { limit, .. } = charge.limit else { return };
+        let (counter, percent) = (&charge.slot.key, share.percent());
+        tracing::info!(target: "quota", %counter, percent, limit, "a share of a quota is used");
     }
 }
 

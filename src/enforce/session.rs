@@ -1,5 +1,7 @@
 //! One credential as requests see it: its grant, compiled, with the slots its limits charge.
 
+use std::sync::Arc;
+
 use crate::catalog::Snapshot;
 use crate::clock::Clock;
 use crate::domain::api::Api;
@@ -10,6 +12,7 @@ use crate::domain::grant::{Defaults, Grant, Limit, LimitSpec};
 use crate::domain::merge::{Merged, Mode};
 use crate::domain::reading::{LIMITS_MAX, LimitKind};
 use crate::domain::token::TokenHash;
+use crate::enforce::history::Tally;
 use crate::enforce::in_flight::{InFlight, Places};
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{Charge, ChargeLimit};
@@ -23,6 +26,8 @@ pub(super) struct Session {
     pub(super) version: u64,
     /// The grant, or why there is none.
     pub(super) outcome: Result<Granted, Denial>,
+    /// Where its requests are counted.
+    pub(super) tally: Arc<Tally>,
 }
 
 /// What the store says of a token.
@@ -62,6 +67,7 @@ impl Session {
         defaults: Defaults,
         ledger: &Ledger,
         in_flight: &InFlight,
+        tally: Arc<Tally>,
     ) -> Self {
         let TokenRecord { token, credential, resets, generation } = &record;
         // A limit changes with its plan, and with the credential that moves to another plan.
@@ -89,7 +95,7 @@ impl Session {
                 Err(Denial::PoliciesUnusable)
             }
         };
-        Self { record, version: snapshot.version, outcome }
+        Self { record, version: snapshot.version, outcome, tally }
     }
 
     /// Whether the credential may be used on an API of this organisation at all.

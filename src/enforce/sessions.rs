@@ -134,7 +134,8 @@ impl Enforcer {
     fn compile(&self, record: TokenRecord) -> Session {
         let snapshot = self.catalog.snapshot();
         let (mode, defaults) = (self.settings.mode, self.settings.defaults);
-        Session::compile(record, &snapshot, mode, defaults, &self.ledger, &self.in_flight)
+        let tally = self.history.tally(record.credential.id);
+        Session::compile(record, &snapshot, mode, defaults, &self.ledger, &self.in_flight, tally)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::domain::counter::{CounterKey, Window};
 use crate::domain::limit::{Period, Rate};
 use crate::domain::ratelog::RateHand;
-use crate::domain::reading::{LimitKind, Reading};
+use crate::domain::reading::{LimitKind, QuotaShare, Reading};
 use crate::domain::shard::Held;
 use crate::domain::time::{BootNs, UnixMs};
 
@@ -78,6 +78,8 @@ pub(super) struct QuotaInHand {
     /// Not to be asked again before this, after an answer with nothing in it.
     pub(super) ask_again: BootNs,
     pub(super) ask_again_ms: u64,
+    /// The share that was told of last, and in which window: each is told once in a window.
+    pub(super) told: Option<(Window, QuotaShare)>,
 }
 
 /// One limit of one API of one credential: what to charge, and where.
@@ -171,6 +173,23 @@ impl Charge {
                 InHand::Quota(quota) => quota.held.hand.is_low(),
                 InHand::Rate(held) => held.hand.is_low(now),
             }
+    }
+
+    /// The share of a quota that is used now and was not before in its window.
+    pub(super) fn reaches(&self, state: &mut State) -> Option<QuotaShare> {
+        let (InHand::Quota(quota), ChargeLimit::Quota { limit, .. }) =
+            (&mut state.hand, &self.limit)
+        else {
+            return None;
+        };
+        let (window, _) = quota.window?;
+        let free = quota.held.hand.remaining().saturating_add(quota.held.hand.held_by_others());
+        let share = QuotaShare::used(*limit, free)?;
+        if quota.told.is_some_and(|(when, told)| when == window && share <= told) {
+            return None;
+        }
+        quota.told = Some((window, share));
+        Some(share)
     }
 
     pub(super) fn reading(&self, state: &State, now: BootNs) -> Reading {

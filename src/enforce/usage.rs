@@ -1,5 +1,8 @@
 //! What was used of a credential's limits, and why it may be refused. Asking charges nothing.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use crate::catalog::Looked;
 use crate::domain::counter::Window;
 use crate::domain::denial::Denial;
@@ -10,7 +13,7 @@ use crate::domain::limit::{Period, Quota, Rate};
 use crate::domain::period::window_at;
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
-use crate::enforce::Enforcer;
+use crate::enforce::{Days, Enforcer, Refusal};
 use crate::store::{CounterStore, StoreError};
 
 /// How often a window is looked for by the store's clock: only a clock that runs wild needs more.
@@ -102,6 +105,46 @@ impl Enforcer {
             limits.push(LimitUsage { scope: spec.scope.clone(), apis, used });
         }
         Ok(Some(usage(refused, limits)))
+    }
+
+    /// The same for whoever holds the token. Asking is charged to nothing; it costs some reads of the
+    /// store.
+    ///
+    /// # Errors
+    /// Why the token is refused, as every request with it is.
+    pub async fn own_usage(&self, token: Option<&[u8]>, client: IpAddr) -> Result<Usage, Refusal> {
+        let session = self.find_by(token, client, |_| true).await?;
+        let deadline_ms = u64::try_from(self.settings.store_timeout.as_millis());
+        let timeout = StoreError::Timeout { deadline_ms: deadline_ms.unwrap_or(u64::MAX) };
+        let asked = self.usage(&session.record.token);
+        let usage = tokio::time::timeout(self.settings.store_timeout, asked).await;
+        let usage = match usage.unwrap_or(Err(timeout)) {
+            Ok(usage) => usage.ok_or_else(|| Refusal::new(Denial::TokenUnknown))?,
+            Err(error) => {
+                self.store_failed(&error);
+                let refusal = Refusal::new(Denial::StoreUnavailable);
+                return Err(Refusal { retry_ms: Some(1_000), ..refusal });
+            }
+        };
+        match usage.refused {
+            Some(denial) => {
+                let credential = Some(usage.credential);
+                Err(Refusal { credential, ..Refusal::new(denial) })
+            }
+            None => Ok(usage),
+        }
+    }
+
+    /// How many requests credentials sent by day, for as long as that is kept. What other gateways
+    /// counted in the last minute is not in it yet.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn history(
+        &self,
+        credentials: &[CredentialId],
+    ) -> Result<BTreeMap<CredentialId, Days>, StoreError> {
+        self.history.read(self.catalog.store(), credentials, self.clock.unix()).await
     }
 
     async fn rate_used(&self, spec: &LimitSpec, rate: Rate) -> Result<LimitUsed, StoreError> {

@@ -17,6 +17,7 @@ pub(super) const RESERVE_SECONDS: &str = "turnpike_store_reserve_seconds";
 pub(super) const COUNTERS: &str = "turnpike_counters_in_memory";
 pub(super) const IN_FLIGHT: &str = "turnpike_requests_in_flight";
 pub(super) const UNITS_HELD: &str = "turnpike_quota_units_held";
+pub(super) const QUOTAS_REACHED: &str = "turnpike_quotas_reached_total";
 pub(super) const ACCESS_LOG_DROPPED: &str = "turnpike_access_log_dropped_total";
 pub(super) const PANICS: &str = "turnpike_panics_total";
 pub(super) const BUILD: &str = "turnpike_build_info";

@@ -25,6 +25,7 @@ use crate::proxy::engine::Engine;
 use crate::proxy::forward::{self, Outgoing};
 use crate::proxy::forwarded::{self, Forwarded};
 use crate::proxy::head::{self, Framing};
+use crate::proxy::holder::QUOTA_PATH;
 use crate::proxy::limits;
 use crate::proxy::published::Published;
 use crate::proxy::record::Record;
@@ -149,6 +150,9 @@ impl Call<'_> {
         head::remove_hop_by_hop(&mut parts.headers);
         let uri = parts.uri.clone();
         let normal = normalise(uri.path(), EncodedSlash::Keep).map_err(ambiguous)?;
+        if normal.as_str() == QUOTA_PATH {
+            return self.tell_holder(&parts).await;
+        }
         let (published, rest) = self.route(&host, normal.as_str()).map_err(refusal)?;
         let api = &published.api;
         let preflight = self.greet(&published, &parts).map_err(refusal)?;
@@ -323,7 +327,7 @@ pub(super) fn own((status, headers, body): respond::Answer) -> Response<Content>
 
 /// A refusal of which nothing more is known. Boxed: it is large, and every answer would carry its
 /// size along.
-fn refusal(denial: Denial) -> Box<Refusal> {
+pub(super) fn refusal(denial: Denial) -> Box<Refusal> {
     Box::new(Refusal::new(denial))
 }
 

@@ -149,6 +149,11 @@ impl Gate {
         }
     }
 
+    /// The generation of the last commit.
+    pub async fn generation(&self) -> u64 {
+        self.catalog.store().generation().await.unwrap().0
+    }
+
     /// How many tokens gateways know.
     pub async fn tokens(&self) -> usize {
         let page = self.catalog.store().list(Kind::Token, &[], None, 1_000).await.unwrap();

@@ -56,6 +56,9 @@ mod portal_products;
 mod portal_catalogues;
 mod portal_requests;
 
+/// What was used, for people.
+mod portal_usage;
+
 /// Rotation and revocation with the built binary.
 mod portal_process;
 

@@ -171,7 +171,7 @@ async fn usage_says_why_every_request_is_refused() {
         ("GET", "/v1/usage/credentials/999"),
         ("GET", "/v1/usage/credentials/none"),
         ("POST", "/v1/usage/credentials/999/reset"),
-        ("GET", "/v1/usage"),
+        ("GET", "/v1/usage/credentials"),
     ] {
         let (status, answer) = gate.request(method, path, json!({})).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");

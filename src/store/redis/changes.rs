@@ -165,7 +165,7 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<RecordKey>> {
 }
 
 fn kind_of(byte: u8) -> Option<Kind> {
-    const KINDS: [Kind; 22] = [
+    const KINDS: [Kind; 23] = [
         Kind::Meta,
         Kind::Organisation,
         Kind::Team,
@@ -188,6 +188,7 @@ fn kind_of(byte: u8) -> Option<Kind> {
         Kind::ImportPart,
         Kind::Audit,
         Kind::Audience,
+        Kind::Usage,
     ];
     KINDS.into_iter().find(|kind| kind_byte(*kind) == byte)
 }
