@@ -1,11 +1,13 @@
 //! `[store]`: which one, and where.
 
+#[cfg(feature = "redis")]
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::config::reader::Reader;
 use crate::config::{StoreConfig, StoreKind};
 #[cfg(feature = "redis")]
-use crate::store::redis::RedisOptions;
+use crate::store::redis::{Durability, RedisOptions};
 
 #[derive(Clone, Copy)]
 enum Word {
@@ -32,7 +34,9 @@ pub(super) fn read(r: &mut Reader<'_>, folder: &Path) -> StoreConfig {
     let redis = redis(r, timeout_ms);
     // Every build knows the keys.
     #[cfg(not(feature = "redis"))]
-    let _unused = (r.texts("urls"), r.text("prefix"));
+    let _unused = (r.texts("urls"), r.text("prefix"), r.text("durability"));
+    #[cfg(not(feature = "redis"))]
+    let _unused = r.number("confirm_replicas", 1, 1..=100);
     StoreConfig {
         kind: match word {
             Word::Embedded => StoreKind::Embedded,
@@ -56,9 +60,22 @@ fn redis(r: &mut Reader<'_>, timeout_ms: u64) -> RedisOptions {
         prefix: r.text("prefix").unwrap_or(default.prefix),
         timeout_ms,
         feed_len: default.feed_len,
+        durability: durability(r),
     };
     for (key, what) in options.faults() {
         r.fault(&key, what);
     }
     options
+}
+
+#[cfg(feature = "redis")]
+fn durability(r: &mut Reader<'_>) -> Durability {
+    let confirm = u32::try_from(r.number("confirm_replicas", 1, 1..=100)).unwrap_or(1);
+    let confirm = NonZeroU32::new(confirm).unwrap_or(NonZeroU32::MIN);
+    let words = [
+        ("memory", Durability::Memory),
+        ("fsync", Durability::Fsync),
+        ("replica", Durability::Replica { confirm }),
+    ];
+    r.word("durability", &words, Durability::Memory)
 }

@@ -242,3 +242,26 @@ fn a_password_of_redis_is_never_shown() {
     assert!(found[0].starts_with("store.urls[1]: must be of the form"), "{found:?}");
     assert!(found.len() == 1 && !found[0].contains("hunter2"), "{found:?}");
 }
+
+#[cfg(feature = "redis")]
+#[test]
+fn durability_is_a_word_and_a_number_of_replicas() {
+    use crate::store::redis::Durability;
+    let replica = |n| Durability::Replica { confirm: std::num::NonZeroU32::new(n).unwrap() };
+    let cases = [
+        ("", Durability::Memory),
+        ("durability = \"fsync\"\nconfirm_replicas = 3", Durability::Fsync),
+        ("durability = \"replica\"", replica(1)),
+        ("durability = \"replica\"\nconfirm_replicas = 2", replica(2)),
+    ];
+    for (keys, expect) in cases {
+        let file = format!("{GOOD}[store]\nkind = \"redis\"\n{keys}\n");
+        let config = Config::parse(&file, Path::new("/"), &Overrides::default()).unwrap();
+        let StoreKind::Redis(options) = config.store.kind else { panic!("{keys}") };
+        assert_eq!(options.durability, expect, "{keys}");
+    }
+    for wrong in ["durability = \"disk\"", "confirm_replicas = 0"] {
+        let file = format!("{GOOD}[store]\n{wrong}\n");
+        assert!(Config::parse(&file, Path::new("/"), &Overrides::default()).is_err(), "{wrong}");
+    }
+}

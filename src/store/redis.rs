@@ -27,13 +27,14 @@ use crate::store::{
 use changes::Feed;
 use counters::Counters;
 use keys::Keys;
-use link::{Link, Watch};
+use link::{Link, Terms, Watch};
 use records::Records;
 use registry::Registry;
 use shards::Shards;
 
 mod changes;
 mod counters;
+mod durability;
 mod fault;
 mod keys;
 mod link;
@@ -44,6 +45,7 @@ mod script;
 mod server;
 mod shards;
 
+pub use durability::Durability;
 pub use fault::RedisFault;
 pub use options::RedisOptions;
 
@@ -98,7 +100,8 @@ impl RedisStore {
         let timeout = options.timeout();
         let link = async |watch| {
             let endpoints = options.endpoints()?;
-            Link::start(&handle, endpoints, timeout, watch).await
+            let durability = options.durability;
+            Link::start(&handle, endpoints, Terms { timeout, durability, watch }).await
         };
         let link = async |watch| link(watch).await.map_err(|fault| fault.met("opened"));
         let long = timeout.saturating_mul(LONG_FACTOR);

@@ -17,6 +17,8 @@ mod random;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
+mod redis_durability;
+#[cfg(feature = "redis")]
 mod redis_feed;
 #[cfg(feature = "redis")]
 mod redis_lost;

@@ -113,7 +113,7 @@ impl Counters {
             }
         };
         let names = [keys.shard(shard), keys.quota(key, window)];
-        let ran = self.link.script(&self.quota, &names, self.deadline, arguments).await;
+        let ran = self.link.write(&self.quota, &names, self.deadline, arguments).await;
         let mut answer = ran?;
         let now = UnixMs(answer.number()?);
         let ends_in_ms = window.end.map(|end| end.since_ms(now));
@@ -170,7 +170,11 @@ impl Counters {
             }
         };
         let names = [keys.shard(shard), keys.rate(key)];
-        let ran = self.link.script(&self.rate, &names, self.deadline, arguments).await;
+        // A look changes nothing, and nothing has to be confirmed.
+        let ran = match call.q {
+            0 => self.link.script(&self.rate, &names, self.deadline, arguments).await,
+            _ => self.link.write(&self.rate, &names, self.deadline, arguments).await,
+        };
         let mut answer = ran?;
         let now = UnixMs(answer.number()?);
         let incarnation = Incarnation(answer.number()?);

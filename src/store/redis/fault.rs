@@ -72,6 +72,39 @@ pub enum RedisFault {
         /// Host and port.
         address: String,
     },
+    /// The server may lose what was to be on its disk.
+    #[error(
+        "redis at {address} has {setting} {value}: durability \"fsync\" needs appendonly yes, \
+         appendfsync always and no-appendfsync-on-rewrite no"
+    )]
+    NotSynced {
+        /// Host and port.
+        address: String,
+        /// Which of its settings.
+        setting: &'static str,
+        /// What it is.
+        value: String,
+    },
+    /// The server may not be asked for its settings.
+    #[error(
+        "redis at {address} refuses CONFIG GET to this user: durability \"fsync\" needs \
+         +config|get, to see that writes are synced"
+    )]
+    Config {
+        /// Host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: redis::RedisError,
+    },
+    /// What was written is not where it has to be. It may get there yet.
+    #[error("{confirmed} of {wanted} replicas have confirmed the write")]
+    Unconfirmed {
+        /// Replicas that have it.
+        confirmed: u32,
+        /// Replicas that should.
+        wanted: u32,
+    },
     /// There is no connection now. One is being made.
     #[error("redis is away")]
     Away,

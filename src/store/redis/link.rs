@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::store::StoreError;
+use crate::store::redis::durability::Durability;
 use crate::store::redis::fault::RedisFault;
 use crate::store::redis::options::Endpoint;
 use crate::store::redis::script::{Answer, Script};
@@ -42,6 +43,16 @@ pub(super) enum Watch {
     Calls,
 }
 
+/// How a link reaches its server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// How long a call waits for its answer.
+    pub(super) timeout: Duration,
+    /// When a write counts as done.
+    pub(super) durability: Durability,
+    pub(super) watch: Watch,
+}
+
 /// A connection for calls of one sort. Cloning is shallow.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
@@ -51,7 +62,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Shared {
     endpoints: Vec<Endpoint>,
-    timeout: Duration,
+    terms: Terms,
     live: ArcSwapOption<Live>,
     broken: Notify,
     /// Numbers calls, so that an answer can be told from another call's.
@@ -71,12 +82,11 @@ impl Link {
     pub(super) async fn start(
         runtime: &Handle,
         endpoints: Vec<Endpoint>,
-        timeout: Duration,
-        watch: Watch,
+        terms: Terms,
     ) -> Result<Self, RedisFault> {
         let shared = Arc::new(Shared {
             endpoints,
-            timeout,
+            terms,
             live: ArcSwapOption::empty(),
             broken: Notify::new(),
             calls: AtomicU64::new(0),
@@ -85,10 +95,10 @@ impl Link {
         let first = Arc::clone(&shared);
         let connected = runtime.spawn(async move { first.connect().await });
         let warnings = connected.await.unwrap_or(Err(RedisFault::Away))?;
-        if watch == Watch::Pings {
+        if terms.watch == Watch::Pings {
             warnings.into_iter().for_each(|warning| tracing::warn!(warning, "about redis"));
         }
-        runtime.spawn(keep(Arc::clone(&shared), watch));
+        runtime.spawn(keep(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 
@@ -100,18 +110,45 @@ impl Link {
         deadline: Duration,
         arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Answer, StoreError> {
+        self.call((script, Durability::Memory), keys, deadline, arguments).await
+    }
+
+    /// Runs a script that writes; its answer comes when that counts as done. Without an answer it
+    /// may be written or not.
+    pub(super) async fn write(
+        &self,
+        script: &Script,
+        keys: &[impl AsRef<[u8]>],
+        deadline: Duration,
+        arguments: impl FnOnce(&mut Cmd),
+    ) -> Result<Answer, StoreError> {
+        self.call((script, self.shared.terms.durability), keys, deadline, arguments).await
+    }
+
+    async fn call(
+        &self,
+        (script, durability): (&Script, Durability),
+        keys: &[impl AsRef<[u8]>],
+        deadline: Duration,
+        arguments: impl FnOnce(&mut Cmd),
+    ) -> Result<Answer, StoreError> {
         let live = self.shared.live()?;
         let echo = self.shared.calls.fetch_add(1, Ordering::Relaxed);
         let mut cmd = script.call(keys, echo);
         arguments(&mut cmd);
         let mut connection = live.connection.clone();
-        let answered = timeout(deadline, script.run(&cmd, &mut connection)).await;
-        let value = self.shared.judge(&live, deadline, answered)?;
-        Answer::to(echo, value).ok_or_else(|| {
+        // Whoever calls next waits behind it, so it never takes longer than a short call.
+        let then = durability.confirmation(self.shared.terms.timeout.min(deadline));
+        let run = script.run(&cmd, then.as_ref(), &mut connection);
+        let answered = timeout(deadline, run).await;
+        let (value, confirmed) = self.shared.judge(&live, deadline, answered)?;
+        let answer = Answer::to(echo, value).ok_or_else(|| {
             tracing::error!("redis answered another call: the connection is closed");
             self.shared.close(&live);
             RedisFault::Mismatch.met("read")
-        })
+        })?;
+        durability.check(&confirmed).map_err(|fault| fault.met("written"))?;
+        Ok(answer)
     }
 
     /// Runs a plain command.
@@ -143,7 +180,7 @@ impl Shared {
     async fn connect(&self) -> Result<Vec<&'static str>, RedisFault> {
         let mut last = RedisFault::NoUrl;
         for endpoint in &self.endpoints {
-            match server::open(endpoint, self.timeout).await {
+            match server::open(endpoint, &self.terms).await {
                 Ok(Opened { connection, warnings }) => {
                     let failures = AtomicU32::new(0);
                     self.live.store(Some(Arc::new(Live { connection, failures })));
@@ -156,12 +193,12 @@ impl Shared {
     }
 
     /// Counts what became of a call.
-    fn judge(
+    fn judge<T>(
         &self,
         live: &Arc<Live>,
         deadline: Duration,
-        answered: Result<Result<Value, RedisError>, tokio::time::error::Elapsed>,
-    ) -> Result<Value, StoreError> {
+        answered: Result<Result<T, RedisError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StoreError> {
         match answered {
             Ok(Ok(value)) => {
                 live.failures.store(0, Ordering::Relaxed);
@@ -197,16 +234,18 @@ impl Shared {
     }
 
     /// Returns when there is no connection.
-    async fn until_broken(&self, watch: Watch) {
+    async fn until_broken(&self) {
+        let Terms { timeout: deadline, watch, .. } = self.terms;
         let ping = redis::cmd("PING");
         while let Some(live) = self.live.load_full() {
             tokio::select! {
                 () = self.broken.notified() => {}
                 () = sleep(PING_EVERY), if watch == Watch::Pings => {
                     let mut connection = live.connection.clone();
-                    let pinged = timeout(self.timeout, ping.query_async(&mut connection)).await;
+                    let pinged = ping.query_async::<Value>(&mut connection);
+                    let pinged = timeout(deadline, pinged).await;
                     // The verdict is in the count of failures.
-                    let _counted = self.judge(&live, self.timeout, pinged);
+                    let _counted = self.judge(&live, deadline, pinged);
                 }
             }
         }
@@ -214,9 +253,9 @@ impl Shared {
 }
 
 /// Makes the connection anew whenever it is lost. Ends with its runtime.
-async fn keep(shared: Arc<Shared>, watch: Watch) {
+async fn keep(shared: Arc<Shared>) {
     loop {
-        shared.until_broken(watch).await;
+        shared.until_broken().await;
         tracing::warn!("the connection to redis is lost");
         let mut pause = PAUSE_MIN;
         while let Err(fault) = shared.connect().await {

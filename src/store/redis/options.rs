@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Client, ConnectionAddr, IntoConnectionInfo};
 
+use crate::store::redis::durability::Durability;
 use crate::store::redis::fault::RedisFault;
 
 /// How a [`RedisStore`](super::RedisStore) is reached and behaves.
@@ -22,24 +23,33 @@ pub struct RedisOptions {
     /// About how many commits the change feed keeps. A follower further behind than that reads
     /// everything anew.
     pub feed_len: u64,
+    /// When a grant may be spent, and a commit is answered.
+    pub durability: Durability,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
         // 10,000 commits are some megabytes, and minutes of the busiest import.
-        Self { urls: vec![], prefix: "tp".into(), timeout_ms: 100, feed_len: 10_000 }
+        Self {
+            urls: vec![],
+            prefix: "tp".into(),
+            timeout_ms: 100,
+            feed_len: 10_000,
+            durability: Durability::Memory,
+        }
     }
 }
 
 /// Addresses may hold passwords: only their number is shown.
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { urls, prefix, timeout_ms, feed_len } = self;
+        let Self { urls, prefix, timeout_ms, feed_len, durability } = self;
         f.debug_struct("RedisOptions")
             .field("urls", &urls.len())
             .field("prefix", prefix)
             .field("timeout_ms", timeout_ms)
             .field("feed_len", feed_len)
+            .field("durability", durability)
             .finish()
     }
 }

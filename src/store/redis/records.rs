@@ -124,7 +124,7 @@ impl Records {
                 cmd.arg(write.key.id.as_ref());
             }
         };
-        let ran = self.link.script(&self.commit, &names, self.deadline_long, arguments).await;
+        let ran = self.link.write(&self.commit, &names, self.deadline_long, arguments).await;
         let mut answer = ran?;
         let (conflict, number) = (answer.number()?, answer.number()?);
         if conflict == 0 {
@@ -144,7 +144,7 @@ impl Records {
         let arguments = |cmd: &mut Cmd| {
             cmd.arg(count);
         };
-        let ran = self.link.script(&self.next, &names, self.deadline_long, arguments).await;
+        let ran = self.link.write(&self.next, &names, self.deadline_long, arguments).await;
         let last = ran?.number()?;
         let first = last.checked_sub(count).and_then(|before| before.checked_add(1));
         first.ok_or(StoreError::Damaged { what: "a sequence of numbers" })

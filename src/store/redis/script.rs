@@ -31,23 +31,39 @@ impl Script {
         cmd
     }
 
-    /// Runs a call. A server that has not seen the script since it started is shown it first.
+    /// Runs a call, and right behind it, on the same connection, `then`: the answers of both. A
+    /// server that has not seen the script since it started is shown it first.
     pub(super) async fn run(
         &self,
         cmd: &Cmd,
+        then: Option<&Cmd>,
         connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Value> {
+    ) -> RedisResult<(Value, Value)> {
         let missing = ErrorKind::Server(ServerErrorKind::NoScript);
-        match cmd.query_async(connection).await {
+        match send(cmd, then, connection).await {
             Err(error) if error.kind() == missing => {
                 let mut load = Cmd::new();
                 load.arg("SCRIPT").arg("LOAD").arg(self.text);
                 load.query_async::<String>(connection).await?;
-                cmd.query_async(connection).await
+                send(cmd, then, connection).await
             }
             answered => answered,
         }
     }
+}
+
+async fn send(
+    cmd: &Cmd,
+    then: Option<&Cmd>,
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<(Value, Value)> {
+    let Some(then) = then else { return Ok((cmd.query_async(connection).await?, Value::Nil)) };
+    let mut both = redis::pipe();
+    both.add_command(cmd.clone()).add_command(then.clone());
+    let answers = connection.send_packed_commands(&both, 0, 2).await?;
+    let mut answers = answers.into_iter();
+    let mut next = || answers.next().unwrap_or(Value::Nil).extract_error();
+    Ok((next()?, next()?))
 }
 
 /// What a script answered after its echo, taken from the front.

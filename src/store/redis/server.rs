@@ -1,11 +1,13 @@
 //! What a Redis server says of itself, and whether that is good enough.
 
-use std::time::Duration;
+use std::collections::HashMap;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, ServerErrorKind};
 
+use crate::store::redis::durability::Durability;
 use crate::store::redis::fault::RedisFault;
+use crate::store::redis::link::Terms;
 use crate::store::redis::options::Endpoint;
 
 /// The oldest version that is looked after, by its makers or by distributions.
@@ -22,9 +24,9 @@ pub(super) struct Opened {
 }
 
 /// Connects to a server and checks it.
-pub(super) async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Opened, RedisFault> {
+pub(super) async fn open(endpoint: &Endpoint, terms: &Terms) -> Result<Opened, RedisFault> {
     let address = || endpoint.address.clone();
-    let patience = timeout.saturating_mul(CONNECT_FACTOR);
+    let patience = terms.timeout.saturating_mul(CONNECT_FACTOR);
     // Deadlines are set where calls are made.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(patience))
@@ -41,12 +43,51 @@ pub(super) async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Opene
                 unreachable(source)
             }
         })?;
-        let warnings = check(&info, &endpoint.address)?;
+        let mut warnings = check(&info, &endpoint.address)?;
+        match terms.durability {
+            Durability::Memory => {}
+            Durability::Fsync => check_synced(&mut connection, &endpoint.address).await?,
+            Durability::Replica { confirm } => {
+                let replicas = field(&info, "connected_slaves").and_then(|n| n.parse::<u32>().ok());
+                if replicas.unwrap_or(0) < confirm.get() {
+                    warnings.push(
+                        "redis has fewer replicas than confirm_replicas: until it has as many, \
+                         nothing is granted",
+                    );
+                }
+            }
+        }
         Ok(Opened { connection, warnings })
     };
     let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     let silent = || RedisFault::Silent { address: address(), deadline_ms };
     tokio::time::timeout(patience, opened).await.unwrap_or_else(|_elapsed| Err(silent()))
+}
+
+/// Whether a server answers a write only after it has synced it.
+async fn check_synced(
+    connection: &mut MultiplexedConnection,
+    address: &str,
+) -> Result<(), RedisFault> {
+    let needed = [
+        ("appendonly", "yes"),
+        ("appendfsync", "always"),
+        // Otherwise a rewrite of the file suspends syncing.
+        ("no-appendfsync-on-rewrite", "no"),
+    ];
+    for (setting, expect) in needed {
+        let mut ask = Cmd::new();
+        ask.arg("CONFIG").arg("GET").arg(setting);
+        let address = || address.to_owned();
+        let found = ask.query_async::<HashMap<String, String>>(connection).await;
+        let found = found.map_err(|source| RedisFault::Config { address: address(), source })?;
+        let value = found.get(setting).map(String::as_str).unwrap_or_default();
+        if value != expect {
+            let value = value.to_owned();
+            return Err(RedisFault::NotSynced { address: address(), setting, value });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a server with this `INFO` will do; if so, what a person should know.
