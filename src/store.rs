@@ -20,6 +20,7 @@ pub mod feed;
 pub mod redis;
 pub mod registry;
 pub mod shards;
+pub mod shares;
 
 pub use error::StoreError;
 

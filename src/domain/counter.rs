@@ -1,6 +1,7 @@
 //! What a counter is named by.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::domain::id::{AppId, ConsumerOrgId, CredentialId, UserId};
@@ -52,6 +53,29 @@ impl fmt::Display for CounterKey {
     }
 }
 
+/// A text that is no counter's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not the name of a counter")]
+pub struct InvalidKey;
+
+/// Reads what [`Display`](fmt::Display) wrote.
+impl FromStr for CounterKey {
+    type Err = InvalidKey;
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let (subject, definition) = text.split_once('/').ok_or(InvalidKey)?;
+        let (kind, number) = subject.split_at_checked(1).ok_or(InvalidKey)?;
+        let number: u64 = number.parse().map_err(|_no_number| InvalidKey)?;
+        let subject = match kind {
+            "c" => Subject::Credential(CredentialId(number)),
+            "a" => Subject::App(AppId(number)),
+            "u" => Subject::Developer(UserId(number)),
+            "o" => Subject::Organisation(ConsumerOrgId(number)),
+            _ => return Err(InvalidKey),
+        };
+        Ok(Self { subject, definition: definition.into() })
+    }
+}
+
 /// One period of a quota: `[start, end)`. Its units can be spent in no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
@@ -68,5 +92,20 @@ impl Window {
     #[must_use]
     pub fn contains(&self, now: UnixMs) -> bool {
         self.start <= now && self.end.is_none_or(|end| now < end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_back() {
+        for text in ["c7/q/e60000/", "a3/q/n/p/plan-1", "u4/r/1/2/e/a/GET//x", "o5/"] {
+            assert_eq!(text.parse::<CounterKey>().unwrap().to_string(), text);
+        }
+        for text in ["", "c7", "x7/q", "c/q", "cc/q", "/q", "c-1/q"] {
+            assert_eq!(text.parse::<CounterKey>(), Err(InvalidKey), "{text}");
+        }
     }
 }
