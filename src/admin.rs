@@ -15,6 +15,7 @@ mod consumption;
 mod credentials;
 mod crud;
 mod draft;
+mod imports;
 mod keys;
 pub mod ops;
 mod organisations;
@@ -50,6 +51,7 @@ pub use auth::{AdminSecret, SECRET_LEN_MIN, WeakSecret};
 use call::Call;
 use consumption::{CredentialUsage, OwnerUsage};
 use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
+use imports::{CancelImport, ListImports, ShowImport};
 use policies::ApiDetails;
 use provision::{Approve, Provision, Reject};
 use requests::{AccessRequest, AppRequest, Issued, Related};
@@ -148,6 +150,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/tokens/{id}", delete(handle::<RevokeToken>))
         .route("/audit", get(audit::list))
         .route("/usage", get(handle::<ListUsage>))
+        .route("/imports", get(handle::<ListImports>).post(imports::start))
+        .route("/imports/{id}", get(handle::<ShowImport>).delete(handle::<CancelImport>))
+        .route("/imports/{id}/errors", get(imports::errors))
+        .route("/imports/{id}/results", get(imports::results))
         .route("/usage/credentials/{id}", get(handle::<ShowUsage>))
         .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>));
     Router::new()

@@ -165,6 +165,17 @@ impl Catalog {
         whole.await.unwrap_or_else(|error| Err(StoreError::io("written", error)))
     }
 
+    /// What a token's record says: a credential, and how often its quotas were reset.
+    ///
+    /// # Errors
+    /// When it is no such record.
+    pub fn read_key(value: &[u8]) -> Result<(Credential, u64), StoreError> {
+        key::credential(value).map_err(|fault| {
+            tracing::error!(fault, "a credential's record cannot be read");
+            StoreError::Damaged { what: "a token record" }
+        })
+    }
+
     /// Reads a token's record from the store.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::store::{AnyStore, StoreError};
 
 mod again;
+mod carry;
 mod failures;
 mod history;
 mod in_flight;
@@ -31,6 +32,7 @@ mod sessions;
 mod slot;
 mod usage;
 
+pub use carry::Carried;
 use failures::Failures;
 use history::History;
 pub use history::{Counts, Days, HISTORY_DAYS};

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod decimal;
 pub mod extras;
+pub mod imports;
 pub mod portal;
 pub mod record;
 pub mod tyk;

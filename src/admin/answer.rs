@@ -53,6 +53,10 @@ pub(crate) enum Refusal {
     },
     /// The body is no JSON.
     Malformed(String),
+    /// The body is written in no way that is known.
+    Unsupported,
+    /// It cannot be done while something else is.
+    Conflict(String),
     /// The body breaks rules: all of them are told.
     Faults(Vec<String>),
     /// An action was refused: all reasons are told.
@@ -97,6 +101,8 @@ impl Refusal {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Faults(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Missing { status, .. } | Self::NotDone { status, .. } => *status,
             Self::NoPath => StatusCode::NOT_FOUND,
@@ -109,15 +115,27 @@ impl Refusal {
         }
     }
 
+    /// What is wrong with what was asked for, unless it was the store that failed.
+    pub(crate) fn into_faults(self) -> Result<Vec<String>, StoreError> {
+        if let Self::Store(error) = self {
+            return Err(error);
+        }
+        Ok(self.texts())
+    }
+
     fn texts(self) -> Vec<String> {
         let text = match self {
             Self::Faults(texts) | Self::NotDone { texts, .. } => return texts,
-            Self::Malformed(text) | Self::Missing { text, .. } => text,
+            Self::Malformed(text) | Self::Conflict(text) | Self::Missing { text, .. } => text,
             Self::Unauthorized => "a valid admin token is required in Authorization".to_owned(),
             Self::Forbidden { scopes, all } => {
                 let names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
                 let names = names.join(if all { ", " } else { " or " });
                 format!("the admin token has not the scope this takes: {names}")
+            }
+            Self::Unsupported => {
+                "the file must be application/x-ndjson or text/csv, or format must say so"
+                    .to_owned()
             }
             Self::NoPath => "there is no such path".to_owned(),
             Self::NoMethod => "the path has no such method".to_owned(),

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 
 use super::answer::Refusal;
 use super::{AdminState, tokens};
+use crate::domain::token::{Pepper, TokenHash};
 use crate::wire::admin::Scope;
 
 /// The shortest admin secret, in bytes (design.md, 5): there is no default.
@@ -40,6 +41,12 @@ impl AdminSecret {
             return Err(WeakSecret);
         }
         Ok(Self(Sha256::digest(secret).into()))
+    }
+
+    /// What the secret would be looked up by if it were a credential's token.
+    #[must_use]
+    pub(crate) fn hash(&self, pepper: &Pepper) -> TokenHash {
+        pepper.hash_sha256(&self.0)
     }
 
     /// Whether `presented` is the secret. The time it takes depends on the length of `presented`
@@ -170,7 +177,10 @@ fn accepts_json(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(header::ACCEPT).iter().peekable();
     let json = |part: &str| {
         let kind = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        matches!(kind.as_str(), "" | "*/*" | "application/*" | "application/json")
+        matches!(
+            kind.as_str(),
+            "" | "*/*" | "application/*" | "application/json" | "application/x-ndjson"
+        )
     };
     kinds.peek().is_none()
         || kinds.any(|value| value.to_str().is_ok_and(|list| list.split(',').any(json)))

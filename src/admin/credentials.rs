@@ -215,7 +215,7 @@ pub(crate) async fn expiry_by_plan(
 }
 
 /// The access request that a custom credential is the answer to.
-fn approved(credential: &Stored, id: u64) -> Stored {
+pub(crate) fn approved(credential: &Stored, id: u64) -> Stored {
     let mut request = Stored { id, cid: random_cid(), ..Stored::default() };
     request.members.insert("Status".to_owned(), "approved".into());
     request.links.parent = credential.links.parent;

@@ -198,9 +198,23 @@ async fn write<R: Writable>(
     state: &AdminState,
     txn: &mut Txn<'_>,
     call: &Call,
-    mut draft: Draft<'_>,
-    mut body: Members,
+    draft: Draft<'_>,
+    body: Members,
 ) -> Result<Answer, Refusal> {
+    let status = if draft.before.is_none() { R::CREATED } else { StatusCode::OK };
+    let mut draft = store::<R>(state, txn, draft, body).await?;
+    let mut shown = R::show(&draft.after, txn, View::of(state, call)).await?;
+    shown.append(&mut draft.once);
+    Ok(Answer { status, body: shown.into(), object: named::<R>(draft.after.id) })
+}
+
+/// Makes or changes an object as a body says, and all that goes with it.
+pub(crate) async fn store<'s, R: Writable>(
+    state: &AdminState,
+    txn: &mut Txn<'_>,
+    mut draft: Draft<'s>,
+    mut body: Members,
+) -> Result<Draft<'s>, Refusal> {
     let creates = draft.before.is_none();
     draft.take_cid(&mut body);
     for name in ["ID", "CreatedAt", "UpdatedAt", "DeletedAt"].iter().chain(R::READ_ONLY) {
@@ -226,10 +240,7 @@ async fn write<R: Writable>(
     draft.guard_owners(txn).await?;
     txn.save(R::KIND, draft.before.as_ref(), &draft.after).await?;
     item.after(&mut draft, txn).await?;
-    let mut shown = R::show(&draft.after, txn, View::of(state, call)).await?;
-    shown.append(&mut draft.once);
-    let status = if creates { R::CREATED } else { StatusCode::OK };
-    Ok(Answer { status, body: shown.into(), object: named::<R>(draft.after.id) })
+    Ok(draft)
 }
 
 /// What is the same in all objects, over their members.

@@ -327,7 +327,7 @@ pub(crate) fn token_of(credential: &Stored) -> Option<TokenHash> {
     credential.links.token.as_ref().and_then(|token| token_hash(&token.hash))
 }
 
-fn token_key(hash: &TokenHash) -> RecordKey {
+pub(crate) fn token_key(hash: &TokenHash) -> RecordKey {
     RecordKey::bytes(Kind::Token, hash.0)
 }
 
@@ -335,7 +335,7 @@ fn token_hash(digits: &str) -> Option<TokenHash> {
     unhex(digits)?.try_into().ok().map(TokenHash)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _infallible = write!(text, "{byte:02x}");
         text

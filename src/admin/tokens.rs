@@ -5,6 +5,8 @@
 //! without it learns anything from how long that takes, and one that is revoked is refused on
 //! every gateway with the next request.
 
+use std::collections::HashSet;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -51,6 +53,12 @@ pub(crate) async fn find(state: &AdminState, token: &[u8]) -> Result<Option<Call
 /// Whether somebody may use the admin listener with what hashes so.
 pub(crate) async fn is_one(txn: &mut Txn<'_>, hash: &TokenHash) -> Result<bool, StoreError> {
     Ok(txn.get(&key(hash)).await?.is_some())
+}
+
+/// What admin tokens hash to.
+pub(crate) async fn hashes(state: &AdminState) -> Result<HashSet<[u8; 32]>, StoreError> {
+    let all = all(state).await?;
+    Ok(all.iter().filter_map(|(key, _)| key.id.as_ref().try_into().ok()).collect())
 }
 
 /// Only if the token is still as it was: one that is being revoked does not come back.

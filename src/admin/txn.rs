@@ -1,8 +1,10 @@
 //! One read-modify-write of the store: everything it read and relies on is unchanged when its
 //! writes go in, all of them at once, or none does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use futures_util::future::try_join_all;
 
 use crate::catalog::Catalog;
 use crate::store::{Committed, Expect, Kind, Record, RecordKey, RecordStore, StoreError, Write};
@@ -11,6 +13,8 @@ use crate::wire::portal::stored::Stored;
 
 /// Records per page of a list that is read whole.
 const PAGE: usize = 500;
+/// Records read at once: enough to hide the way to the store and back.
+const AT_ONCE: usize = 128;
 
 /// Reads and writes that belong together.
 #[derive(Debug)]
@@ -46,6 +50,28 @@ impl<'c> Txn<'c> {
             Some(written) => written.clone(),
             None => seen.read.as_ref().map(|record| Arc::clone(&record.value)),
         }))
+    }
+
+    /// Takes it that a record is not there, without reading it: if it is, nothing is committed.
+    pub(crate) fn absent(&mut self, key: RecordKey) {
+        self.seen.entry(key).or_insert(Seen { read: None, write: None });
+    }
+
+    /// Reads many records at once.
+    pub(crate) async fn prefetch(
+        &mut self,
+        keys: impl Iterator<Item = RecordKey>,
+    ) -> Result<(), StoreError> {
+        let unseen: BTreeSet<_> = keys.filter(|key| !self.seen.contains_key(key)).collect();
+        let unseen: Vec<_> = unseen.into_iter().collect();
+        for keys in unseen.chunks(AT_ONCE) {
+            let reads = keys.iter().map(|key| self.catalog.store().get(key));
+            let found = try_join_all(reads).await?;
+            for (key, read) in keys.iter().zip(found) {
+                self.seen.insert(key.clone(), Seen { read, write: None });
+            }
+        }
+        Ok(())
     }
 
     /// Writes a record (`None` deletes it), provided that it is still as this transaction read it.
@@ -150,7 +176,18 @@ impl<'c> Txn<'c> {
         after: &Stored,
     ) -> Result<(), StoreError> {
         let none = Stored::default();
+        let new = before.is_none();
         let before = before.unwrap_or(&none);
+        if new {
+            // Its number is nobody else's, and so are its entries; names were looked up.
+            self.absent(RecordKey::number(kind, after.id));
+            for entry in &after.uniques {
+                self.absent(RecordKey::bytes(Kind::Unique, entry));
+            }
+            for owner in &after.owners {
+                self.absent(member_key(owner.0, owner.1, (kind, after.id)));
+            }
+        }
         self.put(RecordKey::number(kind, after.id), Some(after.encode())).await?;
         for gone in before.uniques.iter().filter(|entry| !after.uniques.contains(entry)) {
             self.put(RecordKey::bytes(Kind::Unique, gone), None).await?;

@@ -194,7 +194,7 @@ impl Enforcer {
 }
 
 /// Every limit of a grant once, with the APIs that are charged to it.
-fn specs(grant: &Grant) -> Vec<(&LimitSpec, Vec<ApiId>)> {
+pub(super) fn specs(grant: &Grant) -> Vec<(&LimitSpec, Vec<ApiId>)> {
     let mut specs: Vec<(&LimitSpec, Vec<ApiId>)> = Vec::new();
     for (api, opened) in grant.apis() {
         let endpoints = opened.endpoints.iter().flat_map(|endpoint| &endpoint.limits);

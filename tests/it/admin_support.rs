@@ -33,7 +33,7 @@ use turnpike::wire::record::KeyRecord;
 pub(crate) const SECRET: &str = "adm_7Hq-0123456789";
 
 /// 2026-03-02 09:14:30 UTC.
-const START: UnixMs = UnixMs(1_772_442_870_000);
+pub(crate) const START: UnixMs = UnixMs(1_772_442_870_000);
 
 /// One listener.
 pub(crate) struct Admin {
@@ -57,6 +57,15 @@ impl Admin {
         let clock = Arc::new(ManualClock::at(START));
         let options = EmbeddedOptions { cache_bytes: 1 << 20, ..EmbeddedOptions::default() };
         let store = EmbeddedStore::open(folder.path(), options, clock.clone()).unwrap();
+        Self::on(AnyStore::Embedded(store), folder, clock).await
+    }
+
+    /// The same on any store.
+    pub(crate) async fn on(
+        store: AnyStore,
+        folder: tempfile::TempDir,
+        clock: Arc<ManualClock>,
+    ) -> Self {
         let versions = Versions {
             header: "x-version".into(),
             known: vec!["v1".into(), "v2".into()],
@@ -67,8 +76,7 @@ impl Admin {
         let mut open = api("open");
         open.auth = Auth::Keyless;
         let apis = [api("inv-v1"), versioned, open].map(Arc::new).to_vec();
-        let store = Arc::new(AnyStore::Embedded(store));
-        let catalog = Catalog::load(store, Pepper::new([7; 32]), apis).await.unwrap();
+        let catalog = Catalog::load(Arc::new(store), Pepper::new([7; 32]), apis).await.unwrap();
         let catalog = Arc::new(catalog);
         seed(&catalog, &*clock).await.unwrap();
         let secret = AdminSecret::parse(SECRET).unwrap();

@@ -46,6 +46,12 @@ mod admin_objects;
 /// Admin tokens, their scopes, and the log of what was done with them.
 mod admin_tokens;
 
+/// A file with seeded faults.
+mod import_file;
+
+/// Bulk imports through the listener.
+mod admin_imports;
+
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
 

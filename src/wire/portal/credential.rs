@@ -228,7 +228,7 @@ fn check_key(fields: &mut Fields<'_>, key: &Token) {
     }
 }
 
-fn is_oauth(method: &str) -> bool {
+pub(crate) fn is_oauth(method: &str) -> bool {
     let letters = method.chars().filter(char::is_ascii_alphanumeric);
     let plain: String = letters.map(|c| c.to_ascii_lowercase()).collect();
     matches!(plain.as_str(), "oauth" | "oauth2" | "oauth20" | "dcr")

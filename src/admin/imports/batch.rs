@@ -1,0 +1,156 @@
+//! The lines of one commit.
+
+use super::find::{self, AppFound, Found, Learnt, applies};
+use super::job::{Item, Job, Pass};
+use super::place::{Placed, carry};
+use crate::admin::keys::record;
+use crate::admin::txn::{Txn, name_entry};
+use crate::domain::token::TokenHash;
+use crate::enforce::Carried;
+use crate::store::{Kind, RecordKey, StoreError};
+use crate::wire::imports::record::{Counts, Entry, Part};
+use crate::wire::imports::row::Row;
+use crate::wire::imports::{Code, Fault};
+
+/// What is learnt from a commit once it is through.
+#[derive(Debug, Default)]
+pub(super) struct Lesson {
+    pub(super) apps: Learnt,
+    pub(super) planned: Vec<u64>,
+}
+
+/// Lines on their way into one commit.
+pub(super) struct Batch<'j> {
+    pub(super) job: &'j mut Job,
+    pub(super) pass: Pass,
+    /// Whether these lines are seen for the first time.
+    first: bool,
+    counts: Counts,
+    part: Part,
+    pub(super) lesson: Lesson,
+    /// Tokens with units that were used up elsewhere.
+    pub(super) carried: Vec<(TokenHash, Carried)>,
+}
+
+impl<'j> Batch<'j> {
+    pub(super) fn new(job: &'j mut Job, pass: Pass, first: bool) -> Self {
+        let counts = job.import.counts;
+        let (part, lesson) = (Part::default(), Lesson::default());
+        Self { job, pass, first, counts, part, lesson, carried: Vec::new() }
+    }
+
+    /// The counts of all lines so far, the report on these, and what was learnt.
+    pub(super) fn done(self) -> (Counts, Part, Lesson) {
+        (self.counts, self.part, self.lesson)
+    }
+
+    /// Puts what the lines ask for into a transaction. Most of what it reads, it reads at once.
+    pub(super) async fn fill(
+        &mut self,
+        txn: &mut Txn<'_>,
+        items: &[Item],
+    ) -> Result<(), StoreError> {
+        let rows = || items.iter().filter_map(|item| item.row.as_ref().ok());
+        txn.prefetch(rows().flat_map(find::keys)).await?;
+        self.prefetch(txn, rows()).await?;
+        for item in items {
+            self.count(&mut |counts| counts.total += 1);
+            let placed = match &item.row {
+                Ok(row) => self.place(txn, row).await?,
+                Err(faults) => Err(faults.clone()),
+            };
+            self.note(item, placed);
+        }
+        carry(&self.job.state, txn, &self.carried).await
+    }
+
+    /// Reads what the second look at the lines takes: owners, aliases, credentials that are there.
+    async fn prefetch(
+        &mut self,
+        txn: &mut Txn<'_>,
+        rows: impl Iterator<Item = &Row>,
+    ) -> Result<(), StoreError> {
+        let mut keys = Vec::new();
+        for row in rows {
+            if let Some(known) = record(txn, &TokenHash(row.hash)).await? {
+                keys.push(RecordKey::number(Kind::Credential, known.credential));
+            }
+            let found = find::resolve(txn, &mut self.job.apps, &self.lesson.apps, row).await?;
+            let Ok(Found { app: AppFound::Known(app), .. }) = found else { continue };
+            let alias = name_entry(Kind::Credential, app, &row.alias);
+            keys.push(RecordKey::bytes(Kind::Unique, alias));
+            let owner = txn.object(Kind::App, app).await?.and_then(|app| app.number("UserID"));
+            keys.extend(owner.map(|user| RecordKey::number(Kind::User, user)));
+        }
+        txn.prefetch(keys.into_iter()).await
+    }
+
+    async fn place(
+        &mut self,
+        txn: &mut Txn<'_>,
+        row: &Row,
+    ) -> Result<Result<Placed, Vec<Fault>>, StoreError> {
+        let found = find::resolve(txn, &mut self.job.apps, &self.lesson.apps, row).await?;
+        match found {
+            Ok(found) => self.put(txn, row, found).await,
+            Err(faults) => Ok(Err(faults)),
+        }
+    }
+
+    fn count(&mut self, add: &mut dyn FnMut(&mut Counts)) {
+        if self.first {
+            add(&mut self.counts);
+        }
+    }
+
+    /// Counts a line, and writes down what is to be told of it.
+    fn note(&mut self, item: &Item, placed: Result<Placed, Vec<Fault>>) {
+        let entry = |fault: Fault, warning| Entry {
+            line: item.line,
+            external_id: item.external.clone(),
+            fault,
+            warning,
+            key_mask: item.mask.clone(),
+        };
+        let placed = match placed {
+            Ok(placed) => placed,
+            Err(faults) => {
+                self.counts.failed += 1;
+                let unreadable = |fault: &Fault| {
+                    matches!(fault.code, Code::BadJson | Code::BadRow | Code::LineTooLong)
+                };
+                self.counts.unreadable += u64::from(faults.iter().any(unreadable));
+                self.part.entries.extend(faults.into_iter().map(|fault| entry(fault, false)));
+                return;
+            }
+        };
+        if self.first && !item.warnings.is_empty() {
+            self.counts.warnings += 1;
+            for code in &item.warnings {
+                self.part.entries.push(entry(warning(*code), true));
+            }
+        }
+        // Of lines that are staged it is told when they are applied.
+        if self.pass == Pass::Stage {
+            return;
+        }
+        let (count, id) = match placed {
+            Placed::Created(id) => (&mut self.counts.created, id),
+            Placed::Updated(id) => (&mut self.counts.updated, id),
+            Placed::Unchanged(id) => (&mut self.counts.unchanged, id),
+        };
+        *count += 1;
+        if applies(self.pass) {
+            self.part.results.push((item.line, id));
+        }
+    }
+}
+
+fn warning(code: Code) -> Fault {
+    let (field, text) = if code == Code::WeakKey {
+        ("KeyID", "has so few characters that it can be guessed")
+    } else {
+        ("", "a member means nothing here and is not kept")
+    };
+    Fault::new(code, field, text)
+}

@@ -1,0 +1,191 @@
+//! An import as it lies in the store, and as it is shown.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Fault;
+use super::options::{Format, Mode, OnError, Options};
+use crate::domain::time::UnixMs;
+use crate::wire::portal::moment;
+
+/// An import that says nothing for so long is over: its gateway ended. In milliseconds.
+pub const SILENCE_MAX_MS: u64 = 15_000;
+
+/// How an import stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Lines are being read or applied.
+    #[default]
+    Running,
+    /// All lines are applied.
+    Completed,
+    /// All lines without faults are applied.
+    CompletedWithErrors,
+    /// A line had a fault, and so none was applied.
+    Aborted,
+    /// Somebody ended it.
+    Cancelled,
+    /// The file broke off, or the gateway ended.
+    Interrupted,
+    /// The file or the store could not be used.
+    Failed,
+}
+
+/// What became of lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Lines that are not empty.
+    pub total: u64,
+    /// Credentials made.
+    pub created: u64,
+    /// Credentials changed.
+    pub updated: u64,
+    /// Credentials that were as their line says.
+    pub unchanged: u64,
+    /// Lines with faults.
+    pub failed: u64,
+    /// Lines with warnings.
+    pub warnings: u64,
+    /// Lines, among the failed, that could not be read at all.
+    pub unreadable: u64,
+}
+
+/// One import.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Its number.
+    pub id: u64,
+    /// How it stands.
+    pub status: Status,
+    /// Whether somebody wants it to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel: bool,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who began it.
+    pub by: String,
+    /// What its `Idempotency-Key` hashes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<String>,
+    /// How it was asked to go.
+    pub asked: Asked,
+    /// What became of its lines so far.
+    pub counts: Counts,
+    /// Commits made so far, each with a part of the report.
+    pub batches: u64,
+    /// Warnings about the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// When it began, in unix milliseconds.
+    pub started_ms: u64,
+    /// When it last said something.
+    pub updated_ms: u64,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_ms: Option<u64>,
+}
+
+/// The options that are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Asked {
+    format: Format,
+    mode: Mode,
+    on_error: OnError,
+    dry_run: bool,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            format: Format::Ndjson,
+            mode: Mode::default(),
+            on_error: OnError::default(),
+            dry_run: false,
+        }
+    }
+}
+
+impl From<&Options> for Asked {
+    fn from(options: &Options) -> Self {
+        let Options { format, mode, on_error, dry_run, .. } = *options;
+        Self { format, mode, on_error, dry_run }
+    }
+}
+
+/// What became of the lines of one commit.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Part {
+    /// Lines with faults or warnings.
+    #[serde(default)]
+    pub entries: Vec<Entry>,
+    /// Lines and their credentials.
+    #[serde(default)]
+    pub results: Vec<(u64, u64)>,
+}
+
+/// A line with a fault or a warning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number.
+    pub line: u64,
+    /// What its file calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// What is wrong.
+    #[serde(flatten)]
+    pub fault: Fault,
+    /// Whether it was applied all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warning: bool,
+    /// What is shown of its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_mask: Option<String>,
+}
+
+impl Import {
+    /// Whether it goes on, as far as one knows at `now`.
+    #[must_use]
+    pub fn runs(&self, now: UnixMs) -> bool {
+        self.status == Status::Running && now.0 < self.updated_ms.saturating_add(SILENCE_MAX_MS)
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn shown(&self, now: UnixMs) -> Value {
+        let silent = self.status == Status::Running && !self.runs(now);
+        let status = if silent { Status::Interrupted } else { self.status };
+        let at = |ms| moment::exact(UnixMs(ms));
+        let ended = self.finished_ms.unwrap_or(self.updated_ms);
+        let took_ms = ended.saturating_sub(self.started_ms).max(1);
+        let Counts { total, created, updated, unchanged, failed, warnings, .. } = self.counts;
+        let mut shown = json!({
+            "ID": self.id,
+            "Status": status,
+            "By": self.by,
+            "Total": total,
+            "Created": created,
+            "Updated": updated,
+            "Unchanged": unchanged,
+            "Failed": failed,
+            "Warnings": warnings,
+            "LinesPerSecond": total.saturating_mul(1_000) / took_ms,
+            "StartedAt": at(self.started_ms),
+            "FinishedAt": self.finished_ms.map(at),
+            "ErrorsURL": format!("/v1/imports/{}/errors", self.id),
+            "ResultsURL": format!("/v1/imports/{}/results", self.id),
+        });
+        let asked = serde_json::to_value(&self.asked).ok();
+        if let (Some(members), Some(Value::Object(asked))) = (shown.as_object_mut(), asked) {
+            members.extend(asked);
+            let reason = self.reason.as_deref().map(Into::into);
+            members.extend(reason.map(|reason| ("Reason".to_owned(), reason)));
+            if !self.notes.is_empty() {
+                members.insert("Notes".to_owned(), self.notes.clone().into());
+            }
+        }
+        shown
+    }
+}
