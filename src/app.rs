@@ -1,7 +1,7 @@
 //! The composition root: builds the parts from the configuration, runs them on Pingora's server,
 //! and takes them down in order.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +24,17 @@ use crate::store::{AnyStore, StoreError};
 use crate::telemetry::{AccessLog, AccessLogGuard, TelemetryError};
 
 pub mod demo;
+mod handover;
+mod listeners;
 mod pepper;
+mod reload;
 mod services;
+mod supervisor;
 
+pub use handover::{HandoverError, Inherited};
+use listeners::Listeners;
 pub use pepper::PepperError;
+pub use reload::Source;
 
 /// Why the gateway did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +57,9 @@ pub enum AppError {
     /// The access log cannot be written.
     #[error("the log cannot be used")]
     Log(#[from] TelemetryError),
+    /// The process that runs did not hand over.
+    #[error("nothing could be taken over")]
+    Handover(#[from] HandoverError),
     /// A bug of ours.
     #[error("could not start: {0}")]
     Internal(String),
@@ -62,14 +72,29 @@ pub struct Bound {
     pub proxy: Vec<SocketAddr>,
     /// The admin listener's.
     pub admin: SocketAddr,
+    /// The one for metrics and health alone, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ops: Option<SocketAddr>,
+}
+
+/// How a gateway came to its end.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was stopped, or another process goes on in its place.
+    Stopped,
+    /// A process that wanted to go on in its place is gone: these are the listeners to start anew
+    /// with.
+    Forsaken(Inherited),
 }
 
 /// A gateway that listens and does not answer yet.
 pub struct App {
     bound: Bound,
     config: Config,
-    proxy_listeners: Vec<TcpListener>,
-    admin_listener: TcpListener,
+    listeners: Listeners,
+    /// What the process before still has to be told.
+    inherited: Inherited,
+    source: Option<Source>,
     proxy: Arc<ProxyState>,
     admin: AdminState,
     ops: OpsState,
@@ -90,6 +115,14 @@ impl App {
     /// # Errors
     /// When any of it is not possible. Nothing is left behind but an opened store's folder.
     pub fn build(config: Config) -> Result<Self, AppError> {
+        Self::build_on(config, Inherited::default())
+    }
+
+    /// The same, on listeners of another process where there are any.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn build_on(config: Config, mut inherited: Inherited) -> Result<Self, AppError> {
         let internal = |error: &dyn std::fmt::Display| AppError::Internal(error.to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| internal(&error))?;
@@ -97,9 +130,11 @@ impl App {
         let metrics = Arc::new(Metrics::new().map_err(|error| internal(&error))?);
         let dropped = metrics.access_log_dropped().clone();
         let (access_log, access_log_guard) = AccessLog::open(&config.log.access, dropped)?;
-        let proxy_listeners: Vec<TcpListener> =
-            config.proxy.listeners.iter().map(|at| bind(at.address)).collect::<Result<_, _>>()?;
-        let admin_listener = bind(config.admin.listen)?;
+        let listeners = Listeners::open(&config, &mut inherited)?;
+        let bound = listeners.bound().map_err(|error| internal(&error))?;
+        if config.store.kind.is_exclusive() {
+            inherited.claim_store()?;
+        }
         let store = runtime.block_on(open(&config.store, Arc::clone(&clock)))?;
         let store = Arc::new(store);
         let pepper = runtime.block_on(pepper::load(&store, config.store.pepper_file.as_deref()))?;
@@ -134,19 +169,12 @@ impl App {
         )
         .with_reveal(config.portal.reveal);
         let ops = OpsState::new(Arc::clone(&catalog), metrics, clock);
-        let bound = Bound {
-            proxy: proxy_listeners
-                .iter()
-                .map(TcpListener::local_addr)
-                .collect::<Result<_, _>>()
-                .map_err(|error| internal(&error))?,
-            admin: admin_listener.local_addr().map_err(|error| internal(&error))?,
-        };
         Ok(Self {
             bound,
             config,
-            proxy_listeners,
-            admin_listener,
+            listeners,
+            inherited,
+            source: None,
             proxy,
             admin,
             ops,
@@ -162,10 +190,16 @@ impl App {
         &self.bound
     }
 
-    /// Answers requests until SIGTERM or SIGINT, then drains and returns what is in hand. `ready`
-    /// is called once, when such a signal would be heard.
-    pub fn run(self, ready: impl FnOnce() + Send + 'static) {
-        services::run(self, ready);
+    /// Lets the configuration be read again from where it came.
+    #[must_use]
+    pub fn reloads_from(self, source: Source) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Answers requests until SIGTERM or SIGINT, or until another process takes over; then drains
+    /// and returns what is in hand. `ready` is called once, when such a signal would be heard.
+    pub fn run(self, ready: impl FnOnce() + Send + 'static) -> Ended {
+        services::run(self, ready)
     }
 }
 
@@ -204,14 +238,6 @@ fn settings(config: &Config) -> Settings {
             StoreKind::Redis(_) => 10,
         },
     }
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
-    let bound = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|source| AppError::Bind { address, source })
 }
 
 /// Random bits from the system.

@@ -176,6 +176,17 @@ impl Catalog {
         })
     }
 
+    /// Takes these APIs for those there were, in one step. One that is as it was stays the same
+    /// value. Says whether anything changed.
+    pub fn replace_apis(&self, apis: Vec<Arc<Api>>) -> bool {
+        let _replacing = self.live.replacing.lock();
+        let now = self.live.snapshot.load();
+        let Some(mut next) = now.with_apis(apis) else { return false };
+        next.version = next.version.saturating_add(1);
+        self.live.snapshot.store(Arc::new(next));
+        true
+    }
+
     /// Reads a token's record from the store.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::domain::token::Token;
 use crate::store::redis::RedisOptions;
 
 mod apis;
+mod fixed;
 mod listeners;
 mod networks;
 mod overrides;
@@ -24,6 +25,7 @@ mod store;
 mod tests;
 pub mod tls;
 
+pub use fixed::Fixed;
 pub use listeners::ListenerConfig;
 pub use networks::Networks;
 pub use overrides::Overrides;
@@ -36,6 +38,8 @@ pub struct Config {
     pub proxy: ProxyConfig,
     /// The admin listener.
     pub admin: AdminConfig,
+    /// Metrics and health on an address of their own.
+    pub ops: OpsConfig,
     /// Where records and counters live.
     pub store: StoreConfig,
     /// How tokens are looked up.
@@ -48,6 +52,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The APIs of the file.
     pub apis: Vec<Api>,
+    /// What of it cannot change while the gateway runs.
+    pub fixed: Fixed,
 }
 
 /// `[proxy]`
@@ -100,6 +106,13 @@ pub struct AdminConfig {
     pub secret: Token,
 }
 
+/// `[ops]`
+#[derive(Clone, Debug)]
+pub struct OpsConfig {
+    /// Address to listen on; `None`: the admin listener's only.
+    pub listen: Option<SocketAddr>,
+}
+
 /// `[store]`
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -124,6 +137,18 @@ pub enum StoreKind {
     /// A server that several gateways share.
     #[cfg(feature = "redis")]
     Redis(RedisOptions),
+}
+
+impl StoreKind {
+    /// Whether only one process at a time can have it open.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        match self {
+            Self::Embedded => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => false,
+        }
+    }
 }
 
 /// `[auth]`
@@ -207,16 +232,6 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads a file, and what the environment says instead of it.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is not TOML, or has faults: all of them at once.
-    pub fn load(path: &std::path::Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(ConfigError::Read)?;
-        let folder = path.parent().unwrap_or(std::path::Path::new("."));
-        Self::parse(&text, folder, overrides)
-    }
-
     /// Reads a text. Relative paths start at `folder`.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! The command line: arguments in, exit code out. The only place that exits.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turnpike::app::{App, AppError, demo};
+use turnpike::app::{App, AppError, Ended, Inherited, Source, demo};
 use turnpike::config::{Config, ConfigError, Overrides};
 use turnpike::telemetry;
 
@@ -31,6 +31,9 @@ enum Command {
         /// The configuration file.
         #[arg(long)]
         config: PathBuf,
+        /// Take listeners and store over from the gateway that runs on the same store folder.
+        #[arg(long)]
+        upgrade: bool,
     },
     /// Check a configuration file and name every fault.
     Check {
@@ -44,7 +47,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve { config } => serve(&config),
+        Command::Serve { config, upgrade } => serve(&config, upgrade),
         Command::Check { config } => match load(&config) {
             Ok(_) => {
                 eprintln!("{}: no faults", config.display());
@@ -56,8 +59,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn load(path: &std::path::Path) -> Result<Config, ConfigError> {
-    Config::load(path, &Overrides::from_environment()).inspect_err(|error| match error {
+/// The file, with everything that is said instead of it. Faults are told on standard error.
+fn load(path: &Path) -> Result<(Source, Config), ConfigError> {
+    let read = std::fs::read_to_string(path).map_err(ConfigError::Read);
+    let loaded = read.and_then(|text| {
+        let overrides = Overrides::from_environment();
+        let source = Source { path: path.to_owned(), text, overrides };
+        let config = source.config()?;
+        Ok((source, config))
+    });
+    loaded.inspect_err(|error| match error {
         ConfigError::Faults(faults) => {
             for fault in faults {
                 eprintln!("{}: {fault}", path.display());
@@ -69,8 +80,8 @@ fn load(path: &std::path::Path) -> Result<Config, ConfigError> {
     })
 }
 
-fn serve(path: &std::path::Path) -> ExitCode {
-    let Ok(config) = load(path) else { return ExitCode::from(EXIT_CONFIG) };
+fn serve(path: &Path, upgrade: bool) -> ExitCode {
+    let Ok((source, config)) = load(path) else { return ExitCode::from(EXIT_CONFIG) };
     let _log = match telemetry::init(&config.log) {
         Ok(started) => started,
         Err(error) => {
@@ -78,11 +89,35 @@ fn serve(path: &std::path::Path) -> ExitCode {
             return ExitCode::from(EXIT_UNAVAILABLE);
         }
     };
-    end(App::build(config).and_then(|app| {
-        let line = serde_json::to_string(app.bound());
-        let line = line.map_err(|error| AppError::Internal(error.to_string()))?;
-        app.run(move || announce(&line));
-        Ok(())
+    let inherited = match upgrade {
+        true => Inherited::take(&config.store.path).map_err(AppError::from),
+        false => Ok(Inherited::default()),
+    };
+    let mut ended = inherited.and_then(|inherited| run(&source, config, inherited, true));
+    // Who wanted to take over is gone. What it was started with may be why: this process goes on
+    // with what it had.
+    while let Ok(Ended::Forsaken(inherited)) = ended {
+        ended = match source.config() {
+            Ok(config) => run(&source, config, inherited, false),
+            Err(error) => Err(AppError::Internal(telemetry::chain(&error))),
+        };
+    }
+    end(ended.map(drop))
+}
+
+fn run(
+    source: &Source,
+    config: Config,
+    inherited: Inherited,
+    first: bool,
+) -> Result<Ended, AppError> {
+    let app = App::build_on(config, inherited)?.reloads_from(source.clone());
+    let line = serde_json::to_string(app.bound());
+    let line = line.map_err(|error| AppError::Internal(error.to_string()))?;
+    Ok(app.run(move || {
+        if first {
+            announce(&line);
+        }
     }))
 }
 
@@ -97,7 +132,7 @@ fn end(result: Result<(), AppError>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     eprintln!("turnpike: {}", telemetry::chain(&error));
     match error {
-        AppError::Bind { .. } | AppError::Store(_) | AppError::Log(_) => {
+        AppError::Bind { .. } | AppError::Store(_) | AppError::Log(_) | AppError::Handover(_) => {
             ExitCode::from(EXIT_UNAVAILABLE)
         }
         AppError::Pepper(_) => ExitCode::from(EXIT_CONFIG),

@@ -21,10 +21,12 @@ mod labels;
 mod leases;
 mod names;
 mod quotas;
+mod reload;
 mod upstream;
 
 use leases::Leases;
 use quotas::Quotas;
+pub use reload::Reload;
 pub use upstream::{Attempt, TargetMetrics};
 
 pub use labels::{CacheUse, Cut, Decision};
@@ -68,6 +70,7 @@ pub struct Metrics {
     panics: IntCounter,
     targets: upstream::Upstreams,
     leases: Leases,
+    reloads: reload::Reloads,
 }
 
 /// The metrics of one API, looked up once per request.
@@ -162,12 +165,14 @@ impl Metrics {
             panics: counter(names::PANICS, "Requests that ended in a caught panic")?,
             targets: upstream::Upstreams::new()?,
             leases: Leases::register(&registry)?,
+            reloads: reload::Reloads::new()?,
             registry,
             requests,
             overhead,
             upstream,
         };
-        for collector in metrics.collectors().into_iter().chain(metrics.targets.collectors()) {
+        let more = metrics.targets.collectors().into_iter().chain(metrics.reloads.collectors());
+        for collector in metrics.collectors().into_iter().chain(more) {
             metrics.registry.register(collector)?;
         }
         metrics.registry.register(Box::new(cache))?;
@@ -221,22 +226,6 @@ impl Metrics {
     /// A request over a limit was let through.
     pub fn shadowed(&self, api: &ApiMetrics, denial: Denial) {
         self.shadowed.with_label_values(&[api.api.as_str(), denial.answer().code]).inc();
-    }
-
-    /// The metrics of one target of an API.
-    #[must_use]
-    pub fn target(&self, api: &ApiId, at: usize) -> TargetMetrics {
-        self.targets.target(api, at)
-    }
-
-    /// A target is gone.
-    pub fn forget_target(&self, api: &ApiId, at: usize) {
-        self.targets.forget(api, at);
-    }
-
-    /// A request is sent again, or could not be.
-    pub fn retry(&self, api: &ApiId, kind: &'static str) {
-        self.targets.retry(api, kind);
     }
 
     /// A credential was looked up.

@@ -19,12 +19,13 @@
 use std::net;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -63,6 +64,8 @@ const CERTIFICATES: Duration = Duration::from_secs(1);
 /// The pause after a failed accept: mostly there are too many open files, and trying again at
 /// once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that may wait to be accepted when the gateway stops: the kernel's own bound.
+const QUEUED_MAX: usize = 4_096;
 
 /// What the data plane works with. Shared as an `Arc`.
 #[derive(Debug)]
@@ -100,6 +103,13 @@ impl ProxyService {
     pub fn new(state: Arc<ProxyState>, listeners: Vec<net::TcpListener>, drain: Duration) -> Self {
         let threads = state.config.threads;
         Self { engine: Engine::new(state), listeners, threads, drain }
+    }
+
+    /// How long connections without a request are kept after the stop, in milliseconds. It is read
+    /// at the stop.
+    #[must_use]
+    pub fn patience(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.engine.patience_ms)
     }
 }
 
@@ -161,7 +171,6 @@ async fn accept(
 ) {
     let mut connections = JoinSet::new();
     let mut certificates = tokio::time::interval(CERTIFICATES);
-    let told = shutdown.clone();
     let stop = async {
         // Whoever could say so is gone: that means it too.
         drop(shutdown.wait_for(|stop| *stop).await);
@@ -172,19 +181,7 @@ async fn accept(
             biased;
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    let Some(seat) = engine.seat() else { continue };
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "a connection was closed at once");
-                        continue;
-                    }
-                    let (serving, door) = (Arc::clone(&engine), Arc::clone(&door));
-                    let serving = serving.connection(stream, peer, door, told.clone());
-                    connections.spawn(async move {
-                        serving.await;
-                        drop(seat);
-                    });
-                }
+                Ok((stream, peer)) => welcome(&engine, &door, stream, peer, &mut connections),
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -198,14 +195,51 @@ async fn accept(
             }
         }
     }
+    // Those that the kernel has let in are answered, too.
+    for _ in 0..QUEUED_MAX {
+        let Ok(accepted) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else {
+            break;
+        };
+        let Ok((stream, peer)) = accepted else { break };
+        welcome(&engine, &door, stream, peer, &mut connections);
+    }
     drop(listener);
-    let empty = async {
-        while let Some(ended) = connections.join_next().await {
-            note(ended);
-        }
-    };
-    if tokio::time::timeout(drain, empty).await.is_err() {
+    engine.leave();
+    let patience = Duration::from_millis(engine.patience_ms.load(Ordering::SeqCst)).min(drain / 2);
+    if tokio::time::timeout(patience, emptied(&mut connections)).await.is_ok() {
+        return;
+    }
+    engine.end.send_replace(true);
+    let rest = drain.saturating_sub(patience);
+    if tokio::time::timeout(rest, emptied(&mut connections)).await.is_err() {
         tracing::warn!("requests were cut off at shutdown");
+    }
+}
+
+/// Serves a connection, if there is a place for it.
+fn welcome(
+    engine: &Arc<Engine>,
+    door: &Arc<Door>,
+    stream: TcpStream,
+    peer: net::SocketAddr,
+    connections: &mut JoinSet<()>,
+) {
+    let Some(seat) = engine.seat() else { return };
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection was closed at once");
+        return;
+    }
+    let (serving, door) = (Arc::clone(engine), Arc::clone(door));
+    let serving = serving.connection(stream, peer, door, engine.end.subscribe());
+    connections.spawn(async move {
+        serving.await;
+        drop(seat);
+    });
+}
+
+async fn emptied(connections: &mut JoinSet<()>) {
+    while let Some(ended) = connections.join_next().await {
+        note(ended);
     }
 }
 

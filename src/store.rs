@@ -296,6 +296,19 @@ impl AnyStore {
             Self::Redis(_) => Ok(()),
         }
     }
+
+    /// The same, and gives it free for the next process where only one can have it open: every
+    /// later call fails then.
+    ///
+    /// # Errors
+    /// When not everything could be made durable.
+    pub fn release(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.release(),
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => Ok(()),
+        }
+    }
 }
 
 impl RecordStore for AnyStore {

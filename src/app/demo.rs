@@ -58,7 +58,8 @@ pub fn run() -> Result<(), AppError> {
     };
     set_up(crate::admin::router(app.admin.clone()), &secret)?;
     tell(&app, &secret);
-    app.run(|| ());
+    // Nobody can take a demo over: its folder is its own.
+    let _ended = app.run(|| ());
     drop(folder);
     Ok(())
 }

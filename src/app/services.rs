@@ -5,46 +5,90 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{
-    ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
-};
+use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora_core::services::Service;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use crate::app::App;
+use crate::app::handover::{GiveService, Inherited, copies};
+use crate::app::reload::ReloadService;
+use crate::app::{App, Ended, supervisor};
 use crate::enforce::Enforcer;
 use crate::proxy::ProxyService;
-use crate::store::AnyStore;
+
+mod ending;
+
+use ending::Ending;
 
 /// How often idle units are returned and sizes published.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How long the way out may take beyond the drain: connections are told to close, units go back.
-const CLOSE_SLACK: Duration = Duration::from_secs(2);
 
-pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) {
+pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
     let (stop, stopping) = watch::channel(false);
     let (running, drained) = watch::channel(());
     let drain = Duration::from_secs(app.config.proxy.drain_s);
     let conf = ServerConf { threads: app.config.proxy.threads, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let service = ProxyService::new(app.proxy, app.proxy_listeners, drain);
+    let (catalog, metrics) = (Arc::clone(&app.proxy.catalog), Arc::clone(&app.proxy.metrics));
+    let service = ProxyService::new(app.proxy, app.listeners.proxy, drain);
+    let patience = service.patience();
     server.add_service(DataPlane { service, stopping, drained: Some(drained) });
-    let router = crate::admin::router(app.admin).merge(crate::admin::ops::router(app.ops));
-    server.add_service(AdminService { router, listener: Some(app.admin_listener) });
+    let ops = crate::admin::ops::router(app.ops);
+    let router = crate::admin::router(app.admin).merge(ops.clone());
+    let listener = Some(app.listeners.admin);
+    server.add_service(HttpService { name: "admin", router, listener });
+    if let Some(listener) = app.listeners.ops {
+        server.add_service(HttpService { name: "ops", router: ops, listener: Some(listener) });
+    }
     server.add_service(SweepService { enforcer: Arc::clone(&app.enforcer) });
-    let ready: Ready = Box::new(ready);
-    let ready = Mutex::new(Some(ready));
-    let ending = Ending { ready, stop, running, drain, enforcer: app.enforcer, store: app.store };
+    if let Some(source) = app.source {
+        let (fixed, metrics) = (app.config.fixed.clone(), Arc::clone(&metrics));
+        server.add_service(ReloadService { source, fixed, catalog, metrics });
+    }
+    let sockets = Arc::new(Mutex::new(app.listeners.named));
+    let (tell, told) = mpsc::channel(1);
+    let folder = app.config.store.path.clone();
+    server.add_service(GiveService { folder, sockets: Arc::clone(&sockets), told: tell });
+    let inherited = app.inherited;
+    let ready = move || {
+        ready();
+        inherited.serving();
+        supervisor::ready();
+    };
+    let forsaken = Arc::new(AtomicBool::new(false));
+    let ending = Ending {
+        ready: Mutex::new(Some(Box::new(ready))),
+        told: tokio::sync::Mutex::new(told),
+        sockets: Arc::clone(&sockets),
+        stop,
+        running,
+        drain,
+        patience,
+        metrics,
+        enforcer: app.enforcer,
+        store: app.store,
+        forsaken: Arc::clone(&forsaken),
+    };
     server.run(RunArgs { shutdown_signal: Box::new(ending) });
     // What was logged last is written now.
     drop(app.access_log);
+    if !forsaken.load(Ordering::SeqCst) {
+        return Ended::Stopped;
+    }
+    let own = copies(&sockets.lock());
+    match own {
+        Ok(sockets) => Ended::Forsaken(Inherited::own(sockets)),
+        Err(error) => {
+            tracing::error!(%error, "the listeners cannot be kept");
+            Ended::Stopped
+        }
+    }
 }
 
 /// The data plane, stopped by our own watch instead of Pingora's.
@@ -64,6 +108,8 @@ impl Service for DataPlane {
         listeners_per_fd: usize,
     ) {
         let drained = self.drained.take();
+        // On this runtime: one that is stuck must not look alive.
+        tokio::spawn(supervisor::beat());
         self.service.start_service(fds, self.stopping.clone(), listeners_per_fd).await;
         drop(drained);
     }
@@ -77,14 +123,16 @@ impl Service for DataPlane {
     }
 }
 
-/// The admin listener, on a thread of its own: no bulk of admin work slows the data plane.
-struct AdminService {
+/// The admin listener, or the one for metrics alone, on a thread of its own: no bulk of admin work
+/// slows the data plane.
+struct HttpService {
+    name: &'static str,
     router: Router,
     listener: Option<TcpListener>,
 }
 
 #[async_trait]
-impl Service for AdminService {
+impl Service for HttpService {
     async fn start_service(
         &mut self,
         _fds: Option<ListenFds>,
@@ -97,12 +145,12 @@ impl Service for AdminService {
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            tracing::error!(%error, "the admin listener ended");
+            tracing::error!(%error, name = self.name, "a listener ended");
         }
     }
 
     fn name(&self) -> &str {
-        "admin"
+        self.name
     }
 
     fn threads(&self) -> Option<usize> {
@@ -142,59 +190,5 @@ impl Service for SweepService {
 
     fn threads(&self) -> Option<usize> {
         Some(1)
-    }
-}
-
-/// What is done once a signal would be heard.
-type Ready = Box<dyn FnOnce() + Send>;
-
-/// Waits for the signal, lets requests in flight end, returns what is in hand.
-struct Ending {
-    ready: Mutex<Option<Ready>>,
-    stop: watch::Sender<bool>,
-    running: watch::Sender<()>,
-    drain: Duration,
-    enforcer: Arc<Enforcer>,
-    store: Arc<AnyStore>,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Ending {
-    async fn recv(&self) -> ShutdownSignal {
-        let ready = self.ready.lock().take();
-        wait_for_signal(ready).await;
-        tracing::info!(drain_s = self.drain.as_secs(), "stopping");
-        self.stop.send_replace(true);
-        if tokio::time::timeout(self.drain + CLOSE_SLACK, self.running.closed()).await.is_err() {
-            tracing::warn!("requests were still in flight when their time was over");
-        }
-        self.enforcer.close().await;
-        if let Err(error) = self.store.close() {
-            tracing::error!(%error, "the store could not be closed cleanly");
-        }
-        tracing::info!("stopped");
-        ShutdownSignal::FastShutdown
-    }
-}
-
-/// Whoever starts a gateway may stop it as soon as it says that it is ready: only from here on a
-/// signal lets it end in order.
-async fn wait_for_signal(ready: Option<Ready>) {
-    let terminate = signal(SignalKind::terminate());
-    let interrupt = signal(SignalKind::interrupt());
-    if let Some(ready) = ready {
-        ready();
-    }
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "signals cannot be watched: only a kill ends this process");
-            std::future::pending::<()>().await;
-        }
     }
 }

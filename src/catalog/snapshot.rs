@@ -68,6 +68,20 @@ impl Snapshot {
         }
     }
 
+    /// The same with these APIs; `None` if they are those there are.
+    pub(super) fn with_apis(&self, apis: Vec<Arc<Api>>) -> Option<Self> {
+        let mut same = apis.len() == self.apis.len();
+        let kept = apis.into_iter().map(|api| match self.apis.get(&api.id) {
+            Some(known) if *known == api => Arc::clone(known),
+            _ => {
+                same = false;
+                api
+            }
+        });
+        let fresh = Self::new(kept.collect(), self.generation);
+        (!same).then(|| Self { router: fresh.router, apis: fresh.apis, ..self.clone() })
+    }
+
     /// The API a request goes to, by host and normal path.
     #[must_use]
     pub fn route<'r, 'p>(

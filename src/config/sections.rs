@@ -7,8 +7,8 @@ use toml::Table;
 
 use crate::config::reader::Reader;
 use crate::config::{
-    AccessLog, AdminConfig, AuthConfig, Config, Fault, LogConfig, PoliciesConfig, PortalConfig,
-    ProxyConfig, apis, listeners, store,
+    AccessLog, AdminConfig, AuthConfig, Config, Fault, Fixed, LogConfig, OpsConfig, PoliciesConfig,
+    PortalConfig, ProxyConfig, apis, listeners, store,
 };
 use crate::domain::policy::{FailureMode, QuotaScope};
 use crate::domain::seal::Reveal;
@@ -20,9 +20,11 @@ const SECRET_LEN_MIN: usize = 16;
 pub(super) const HOUR_MS: u64 = 3_600_000;
 
 pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Option<Config> {
+    let fixed = Fixed::of(&table);
     let mut top = Reader::new("", table, faults);
     let proxy = top.section("proxy", |r| proxy(r, folder));
     let admin = top.section("admin", |r| admin(r, folder));
+    let ops = top.section("ops", ops);
     let store = top.section("store", |r| store::read(r, folder));
     let auth = top.section("auth", auth);
     let policies = top.section("policies", policies);
@@ -30,7 +32,7 @@ pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Opti
     let log = top.section("log", |r| log(r, folder));
     let apis = apis::read(&mut top);
     top.finish();
-    Some(Config { proxy, admin: admin?, store, auth, policies, portal, log, apis })
+    Some(Config { proxy, admin: admin?, ops, store, auth, policies, portal, log, apis, fixed })
 }
 
 fn proxy(r: &mut Reader<'_>, folder: &Path) -> ProxyConfig {
@@ -112,6 +114,11 @@ fn admin(r: &mut Reader<'_>, folder: &Path) -> Option<AdminConfig> {
         return None;
     }
     Some(AdminConfig { listen: listen?, secret: Token::new(secret) })
+}
+
+fn ops(r: &mut Reader<'_>) -> OpsConfig {
+    let listen = r.text("listen").filter(|text| !text.is_empty());
+    OpsConfig { listen: listen.and_then(|text| address(r, "listen", &text)) }
 }
 
 fn auth(r: &mut Reader<'_>) -> AuthConfig {

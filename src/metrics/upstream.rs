@@ -4,7 +4,7 @@ use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::domain::id::ApiId;
-use crate::metrics::{counters, names};
+use crate::metrics::{Metrics, counters, names};
 
 /// How an attempt at a target ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,24 @@ pub struct TargetMetrics {
     pub available: IntGauge,
     /// Requests in flight, as of the last look.
     pub in_flight: IntGauge,
+}
+
+impl Metrics {
+    /// The metrics of one target of an API.
+    #[must_use]
+    pub fn target(&self, api: &ApiId, at: usize) -> TargetMetrics {
+        self.targets.target(api, at)
+    }
+
+    /// A target is gone.
+    pub fn forget_target(&self, api: &ApiId, at: usize) {
+        self.targets.forget(api, at);
+    }
+
+    /// A request is sent again, or could not be.
+    pub fn retry(&self, api: &ApiId, kind: &'static str) {
+        self.targets.retry(api, kind);
+    }
 }
 
 impl Upstreams {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT, ORIGIN, VIA};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -123,6 +123,9 @@ impl Call<'_> {
             Err(refusal) => self.refuse(&refusal).await,
         };
         response.headers_mut().insert(X_REQUEST_ID, self.record.id.clone());
+        if self.engine.is_leaving() {
+            self.say_goodbye(response.headers_mut());
+        }
         if let Some((published, origin)) = &self.origin
             && let Some(origins) = &published.rules.cors
         {
@@ -131,6 +134,15 @@ impl Call<'_> {
         self.record.answered(response.status());
         let (record, busy, flow) = (self.record, self.busy, self.flow);
         response.map(|content| AnswerBody::new(content, record, busy, flow))
+    }
+
+    /// The client should connect anew for its next request.
+    fn say_goodbye(&self, headers: &mut HeaderMap) {
+        if self.version == Version::HTTP_2 {
+            self.client.gate.close();
+        } else {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     /// Who asks, as far as can be trusted.

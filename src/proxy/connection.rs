@@ -26,6 +26,8 @@ use crate::proxy::patience::millis;
 /// How much of an unread body is read before a connection is closed, and for how long.
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
+/// How long the rest of a head may take when the gateway stops.
+const HALF_HEAD: Duration = Duration::from_millis(250);
 /// HTTP/2: what a client may send of a stream, and of a connection, before the upstream took it.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -45,18 +47,18 @@ struct Guest {
 }
 
 impl Engine {
-    /// Serves one connection to its end. When `shutdown` turns true it ends after the requests
+    /// Serves one connection to its end. When `end` turns true it ends after the requests
     /// under way; the client is told with `Connection: close` or GOAWAY.
     pub(super) async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         door: Arc<Door>,
-        mut shutdown: watch::Receiver<bool>,
+        mut end: watch::Receiver<bool>,
     ) {
         let stop = async {
             // Whoever could say so is gone: that means it too.
-            drop(shutdown.wait_for(|stop| *stop).await);
+            drop(end.wait_for(|end| *end).await);
         };
         let mut stop = pin!(stop);
         let guest = tokio::select! {
@@ -150,7 +152,12 @@ impl Engine {
             done = &mut conn => done,
             () = &mut stop => {
                 Pin::new(&mut conn).graceful_shutdown();
-                (&mut conn).await
+                match tokio::time::timeout(HALF_HEAD, &mut conn).await {
+                    Ok(done) => done,
+                    // Half a head, and the rest does not come.
+                    Err(_elapsed) if gate.is_idle() => return,
+                    Err(_elapsed) => (&mut conn).await,
+                }
             }
         };
         // hyper refused what it read, and there may be more of it.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use dashmap::DashMap;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use tokio::sync::watch;
 
 use crate::domain::denial::Denial;
 use crate::enforce::Refusal;
@@ -28,6 +29,9 @@ use crate::proxy::respond::{self, X_REQUEST_ID};
 const REQUEST_ID_LEN_MAX: usize = 128;
 /// What hyper may buffer of a connection: reads of bodies come in such pieces.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// How long connections without a request are kept when the gateway stops, in milliseconds: a client
+/// that speaks meanwhile is answered, and told to connect anew.
+const PATIENCE_MS: u64 = 1_000;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -39,6 +43,12 @@ pub(super) struct Engine {
     connections: AtomicUsize,
     addresses: DashMap<IpAddr, usize>,
     via: Option<[HeaderValue; 3]>,
+    /// Set once the gateway stops: answers then tell clients to connect anew, elsewhere.
+    leaving: AtomicBool,
+    /// Turns true when connections without a request are to end, too.
+    pub(super) end: watch::Sender<bool>,
+    /// How long they are kept before, in milliseconds.
+    pub(super) patience_ms: Arc<AtomicU64>,
 }
 
 /// Makes request ids: unique, and without a system call each.
@@ -81,8 +91,27 @@ impl Engine {
         let value = |version: &str| HeaderValue::try_from(format!("{version} {name}")).ok();
         let all = || Some([value("1.0")?, value("1.1")?, value("2")?]);
         let via = if name.is_empty() { None } else { all() };
-        let ids = RequestIds::new();
-        Arc::new(Self { state, upstreams, ids, http, connections, addresses, via })
+        Arc::new(Self {
+            state,
+            upstreams,
+            ids: RequestIds::new(),
+            http,
+            connections,
+            addresses,
+            via,
+            leaving: AtomicBool::new(false),
+            end: watch::Sender::new(false),
+            patience_ms: Arc::new(AtomicU64::new(PATIENCE_MS)),
+        })
+    }
+
+    /// The gateway stops.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// The way in of one of the configuration's listeners.

@@ -132,6 +132,19 @@ impl EmbeddedStore {
         self.shared.sync()
     }
 
+    /// Makes everything durable, and gives the folder free for another process: every later call
+    /// fails.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the disk refuses. The folder is free all the same.
+    pub fn release(&self) -> Result<(), StoreError> {
+        let _one = self.shared.upkeep.lock();
+        let done = self.shared.journal.release();
+        // Last, because its lock covers the journal too.
+        self.shared.records.release();
+        done
+    }
+
     /// Makes the journal anew from what is in memory; calls go on meanwhile. The store does so
     /// by itself when the journal has grown.
     ///

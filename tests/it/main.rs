@@ -77,6 +77,9 @@ mod process;
 /// Stopping it.
 mod process_stop;
 
+/// Reload, upgrade, stop, targets that die and return, under load.
+mod process_change;
+
 /// Import a token, enforce it, forward.
 mod main_job;
 

@@ -190,6 +190,7 @@ pub struct Gateway {
     child: Child,
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
+    pub ops: Option<SocketAddr>,
     stderr: Arc<Mutex<String>>,
 }
 
@@ -224,14 +225,29 @@ impl Gateway {
     /// A gateway with this configuration file and environment; what it wrote to standard error, if
     /// it ended instead of listening.
     pub fn serve(file: &Path, environment: &[(String, String)]) -> Result<Self, String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_turnpike"))
-            .args(["serve", "--config"])
-            .arg(file)
-            .envs(environment.iter().cloned())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(Self::command(file, &[]).envs(environment.iter().cloned()))
+    }
+
+    /// A process that takes over from the one that runs in this folder.
+    pub fn upgrade(&self, folder: &Path) -> Self {
+        let mut command = Self::command(&folder.join("turnpike.toml"), &["--upgrade"]);
+        Self::spawn(&mut command).unwrap_or_else(|log| panic!("{log}"))
+    }
+
+    /// The exit code of one that tries to.
+    pub fn try_upgrade(folder: &Path) -> Option<i32> {
+        let mut command = Self::command(&folder.join("turnpike.toml"), &["--upgrade"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().code()
+    }
+
+    fn command(file: &Path, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnpike"));
+        command.args(["serve", "--config"]).arg(file).args(more);
+        command
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self, String> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Arc::new(Mutex::new(String::new()));
         let (into, mut from) = (Arc::clone(&stderr), BufReader::new(child.stderr.take().unwrap()));
         std::thread::spawn(move || {
@@ -250,7 +266,8 @@ impl Gateway {
             serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line:?}"));
         let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
         let (proxy, admin) = (address(&bound["proxy"][0]), address(&bound["admin"]));
-        Ok(Self { child, proxy, admin, stderr })
+        let ops = bound.get("ops").map(address);
+        Ok(Self { child, proxy, admin, ops, stderr })
     }
 
     /// What it wrote to standard error so far.
@@ -271,6 +288,11 @@ impl Gateway {
 
     pub fn terminate(&self) {
         self.signal("-TERM");
+    }
+
+    /// Waits for the end; its exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// Sends a signal, `-STOP` for example.

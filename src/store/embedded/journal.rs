@@ -58,6 +58,8 @@ struct Writer {
     mirror: Option<Vec<u8>>,
     /// A sync failed: nothing is appended until the file is made anew.
     failed: bool,
+    /// The file is another process's now.
+    released: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +98,7 @@ impl Journal {
             buffer: Vec::new(),
             mirror: None,
             failed: false,
+            released: false,
         };
         Ok(Self {
             folder: folder.to_owned(),
@@ -119,7 +122,10 @@ impl Journal {
     /// cut off by a reader that comes first.
     pub(super) fn append(&self, body: impl FnOnce(u64, &mut Vec<u8>)) -> Result<u64, StoreError> {
         let mut writer = self.writer.lock();
-        let Writer { file, len, number, buffer, mirror, failed, .. } = &mut *writer;
+        let Writer { file, len, number, buffer, mirror, failed, released, .. } = &mut *writer;
+        if *released {
+            return Err(StoreError::io("written", "the store was given away"));
+        }
         if *failed {
             return Err(failed_before());
         }
@@ -188,7 +194,15 @@ impl Journal {
     pub(super) fn is_due(&self) -> bool {
         let writer = self.writer.lock();
         let grown = writer.copied_len.saturating_mul(GROWTH_MAX) < writer.len;
-        writer.failed || (grown && self.compact_bytes < writer.len)
+        !writer.released && (writer.failed || (grown && self.compact_bytes < writer.len))
+    }
+
+    /// Makes everything durable and leaves the file alone from then on: every later append fails.
+    ///
+    /// Callers see to it that no other sync or compaction runs.
+    pub(super) fn release(&self) -> Result<(), StoreError> {
+        self.writer.lock().released = true;
+        self.sync()
     }
 
     /// Makes the file anew from the counters, while calls go on.
@@ -197,6 +211,9 @@ impl Journal {
     pub(super) fn compact(&self, counters: &Counters) -> Result<(), StoreError> {
         let number = {
             let mut writer = self.writer.lock();
+            if writer.released {
+                return Err(StoreError::io("written", "the store was given away"));
+            }
             writer.mirror = Some(Vec::new());
             writer.number
         };

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use redb::backends::FileBackend;
@@ -32,8 +33,10 @@ const KEY_LEN: usize = 1 + ID_LEN_MAX;
 pub(super) struct Records {
     path: PathBuf,
     cache_bytes: usize,
-    /// `None` while the file could not be opened again after the disk had refused a write.
+    /// `None` while the file could not be opened again after the disk had refused a write, and
+    /// once it was released.
     db: RwLock<Option<Database>>,
+    released: AtomicBool,
 }
 
 impl Records {
@@ -47,7 +50,8 @@ impl Records {
         tx.open_table(NUMBERS).map_err(written)?;
         tx.open_table(GENERATION).map_err(written)?;
         tx.commit().map_err(written)?;
-        Ok(Self { path: path.to_owned(), cache_bytes, db: RwLock::new(Some(db)) })
+        let released = AtomicBool::new(false);
+        Ok(Self { path: path.to_owned(), cache_bytes, db: RwLock::new(Some(db)), released })
     }
 
     /// The opened file. Transactions must end before this is dropped.
@@ -60,12 +64,22 @@ impl Records {
     /// more, also when there is room again. What was committed is there, what was not is not.
     fn reopen(&self) -> Result<(), StoreError> {
         let mut db = self.db.write();
+        if self.released.load(Ordering::SeqCst) {
+            return Err(StoreError::io("opened", "the store was given away"));
+        }
         // First, because the file is locked while it is open.
         *db = None;
         let file = OpenOptions::new().read(true).write(true).open(&self.path);
         *db = Some(open(file, self.cache_bytes)?);
         tracing::warn!("the record file was opened again after a failed write");
         Ok(())
+    }
+
+    /// Closes the file, which frees its lock, and never opens it again.
+    pub(super) fn release(&self) {
+        let mut db = self.db.write();
+        self.released.store(true, Ordering::SeqCst);
+        *db = None;
     }
 
     pub(super) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
