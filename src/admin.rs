@@ -25,6 +25,7 @@ mod provision;
 mod requests;
 mod rotation;
 mod seed;
+mod state;
 mod tokens;
 mod txn;
 mod usage;
@@ -154,6 +155,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/imports/{id}", get(handle::<ShowImport>).delete(handle::<CancelImport>))
         .route("/imports/{id}/errors", get(imports::errors))
         .route("/imports/{id}/results", get(imports::results))
+        .route("/state/status", get(state::status))
         .route("/usage/credentials/{id}", get(handle::<ShowUsage>))
         .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>));
     Router::new()

@@ -24,6 +24,7 @@ use crate::store::{AnyStore, StoreError};
 use crate::telemetry::{AccessLog, AccessLogGuard, TelemetryError};
 
 pub mod demo;
+mod following;
 mod handover;
 mod listeners;
 mod pepper;
@@ -31,6 +32,7 @@ mod reload;
 mod services;
 mod supervisor;
 
+use following::Membership;
 pub use handover::{HandoverError, Inherited};
 use listeners::Listeners;
 pub use pepper::PepperError;
@@ -100,6 +102,7 @@ pub struct App {
     ops: OpsState,
     enforcer: Arc<Enforcer>,
     store: Arc<AnyStore>,
+    member: Arc<Membership>,
     access_log: AccessLogGuard,
 }
 
@@ -168,7 +171,14 @@ impl App {
             Arc::clone(&enforcer),
         )
         .with_reveal(config.portal.reveal);
-        let ops = OpsState::new(Arc::clone(&catalog), metrics, clock);
+        let ops = OpsState::new(Arc::clone(&catalog), Arc::clone(&metrics), Arc::clone(&clock));
+        let member = Arc::new(Membership::new(
+            (catalog, Arc::clone(&enforcer)),
+            metrics,
+            clock,
+            process,
+            bound.admin,
+        ));
         Ok(Self {
             bound,
             config,
@@ -180,6 +190,7 @@ impl App {
             ops,
             enforcer,
             store,
+            member,
             access_log: access_log_guard,
         })
     }

@@ -4,44 +4,40 @@
 //! them and applies them here before it returns: who was told "stored" finds it enforced.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use crate::domain::api::Api;
 use crate::domain::credential::Credential;
+use crate::domain::time::BootNs;
 use crate::domain::token::{Pepper, TokenHash};
+use crate::store::registry::Peer;
 use crate::store::{
     AnyStore, Committed, Generation, Kind, Record, RecordKey, RecordStore, StoreError, Write,
 };
+use live::{Live, Noted};
+use standing::Standing;
 
+mod follow;
 mod key;
+mod live;
 mod snapshot;
+mod standing;
 
+pub use live::Forget;
 pub use snapshot::{Snapshot, policy_id};
 
 /// Records read from the store in one go while loading.
 const LOAD_PAGE: usize = 500;
-
-/// Who wants to know that a token's record changed: whatever was made of it is to be forgotten.
-type Listener = Box<dyn Fn(&TokenHash) + Send + Sync>;
+/// How long a commit waits for its own turn in the change feed, at most. It is enforced here before
+/// that; in its turn its limits hold in the store too.
+const TURN_MAX: Duration = Duration::from_secs(1);
 
 /// The catalog of one process.
 pub struct Catalog {
     store: Arc<AnyStore>,
     pepper: Pepper,
     live: Arc<Live>,
-}
-
-/// What changes, shared with the commits under way.
-struct Live {
-    snapshot: ArcSwap<Snapshot>,
-    /// Held while a snapshot is replaced, so that no change is lost between two of them.
-    replacing: Mutex<()>,
-    listener: Mutex<Option<Listener>>,
-    /// Rises with every change of a token's record, before the listener is told.
-    changes: AtomicU64,
+    standing: Standing,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -79,28 +75,10 @@ impl Catalog {
         pepper: Pepper,
         apis: Vec<Arc<Api>>,
     ) -> Result<Self, StoreError> {
-        let generation = store.generation().await?;
-        let mut snapshot = Snapshot::new(apis, generation);
-        for kind in [Kind::Product, Kind::Plan, Kind::Policy] {
-            let mut after: Option<Arc<[u8]>> = None;
-            loop {
-                let page = store.list(kind, &[], after.as_deref(), LOAD_PAGE).await?;
-                after = page.records.last().map(|(key, _)| Arc::clone(&key.id));
-                for (key, record) in page.records {
-                    snapshot.put(&key, Some(&record.value), record.generation);
-                }
-                if !page.more {
-                    break;
-                }
-            }
-        }
-        let live = Live {
-            snapshot: ArcSwap::from_pointee(snapshot),
-            replacing: Mutex::new(()),
-            listener: Mutex::new(None),
-            changes: AtomicU64::new(0),
-        };
-        Ok(Self { store, pepper, live: Arc::new(live) })
+        let mut snapshot = Snapshot::new(apis, Generation::default());
+        follow::load_policies(&store, &mut snapshot).await?;
+        let live = Arc::new(Live::new(snapshot));
+        Ok(Self { store, pepper, live, standing: Standing::default() })
     }
 
     /// The store behind it.
@@ -127,15 +105,48 @@ impl Catalog {
     }
 
     /// Who is told of changed tokens. There is one such: the enforcer.
-    pub fn on_change(&self, listener: impl Fn(&TokenHash) + Send + Sync + 'static) {
-        *self.live.listener.lock() = Some(Box::new(listener));
+    pub fn on_change(&self, listener: impl Fn(Forget<'_>) + Send + Sync + 'static) {
+        self.live.listen(Box::new(listener));
     }
 
     /// Rises with every change of a token's record. Who reads a record and keeps what it made of
     /// it compares before and after: if they differ, it may have kept an old one.
     #[must_use]
-    pub fn changes(&self) -> u64 {
-        self.live.changes.load(Ordering::SeqCst)
+    pub fn changes(&self, token: &TokenHash) -> u64 {
+        self.live.changes(token)
+    }
+
+    /// Every commit up to this one is enforced here.
+    #[must_use]
+    pub fn applied(&self) -> Generation {
+        self.live.applied()
+    }
+
+    /// Returns when every commit up to one is enforced here: a record may have been read before
+    /// its turn in the change feed, and the policies it names with it.
+    pub async fn until_applied(&self, at: Generation) {
+        if self.live.is_followed() {
+            self.live.until_applied(at).await;
+        }
+    }
+
+    /// For how long this gateway may have missed commits, in milliseconds; `None` when nobody
+    /// else makes any.
+    #[must_use]
+    pub fn lag_ms(&self, now: BootNs) -> Option<u64> {
+        self.store.has_feed().then(|| self.standing.lag_ms(now))
+    }
+
+    /// How often everything was read anew, because the change feed had a gap.
+    #[must_use]
+    pub fn resyncs(&self) -> u64 {
+        self.standing.resyncs()
+    }
+
+    /// The gateways heard of last, this one among them.
+    #[must_use]
+    pub fn peers(&self) -> Arc<Vec<Peer>> {
+        self.standing.peers()
     }
 
     /// Stores, and applies here.
@@ -146,19 +157,29 @@ impl Catalog {
     /// # Errors
     /// When the store does not answer; it may then have stored or not, all or nothing.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        let noted: Vec<(RecordKey, Option<Arc<[u8]>>)> = writes
+        let ours: Vec<(RecordKey, Option<Arc<[u8]>>)> = writes
             .iter()
             .filter(|write| concerns_us(write.key.kind))
             .map(|write| (write.key.clone(), write.value.clone()))
             .collect();
+        let noted = move |at| -> Vec<Noted> {
+            ours.into_iter().map(|(key, value)| Noted { key, value, at }).collect()
+        };
         let (store, live) = (Arc::clone(&self.store), Arc::clone(&self.live));
         let whole = tokio::spawn(async move {
             let committed = store.commit(writes).await;
             match &committed {
-                Ok(Committed::At(generation)) => live.apply(&noted, *generation),
+                Ok(Committed::At(at)) => {
+                    live.committed(&noted(*at), *at);
+                    if live.is_followed() {
+                        // Should it take longer, the feed is broken, and said so.
+                        let turn = tokio::time::timeout(TURN_MAX, live.until_applied(*at));
+                        let _in_turn = turn.await;
+                    }
+                }
                 Ok(Committed::Conflict(_)) => {}
                 // It may be stored all the same: what is in memory of these tokens is read anew.
-                Err(_) => live.forget(&noted),
+                Err(_) => live.forget(&noted(Generation(u64::MAX))),
             }
             committed
         });
@@ -179,12 +200,7 @@ impl Catalog {
     /// Takes these APIs for those there were, in one step. One that is as it was stays the same
     /// value. Says whether anything changed.
     pub fn replace_apis(&self, apis: Vec<Arc<Api>>) -> bool {
-        let _replacing = self.live.replacing.lock();
-        let now = self.live.snapshot.load();
-        let Some(mut next) = now.with_apis(apis) else { return false };
-        next.version = next.version.saturating_add(1);
-        self.live.snapshot.store(Arc::new(next));
-        true
+        self.live.replace_apis(apis)
     }
 
     /// Reads a token's record from the store.
@@ -202,34 +218,6 @@ impl Catalog {
             }
             Err(fault) => Looked::Damaged(fault),
         })
-    }
-}
-
-impl Live {
-    fn apply(&self, noted: &[(RecordKey, Option<Arc<[u8]>>)], generation: Generation) {
-        if noted.iter().any(|(key, _)| key.kind != Kind::Token) {
-            let _replacing = self.replacing.lock();
-            let mut next = Snapshot::clone(&self.snapshot.load());
-            for (key, value) in noted {
-                next.put(key, value.as_deref(), generation);
-            }
-            next.version = next.version.saturating_add(1);
-            next.generation = next.generation.max(generation);
-            self.snapshot.store(Arc::new(next));
-        }
-        self.forget(noted);
-    }
-
-    /// Whatever was made of these tokens' records is to be forgotten.
-    fn forget(&self, noted: &[(RecordKey, Option<Arc<[u8]>>)]) {
-        let listener = self.listener.lock();
-        for (key, _) in noted.iter().filter(|(key, _)| key.kind == Kind::Token) {
-            let Ok(hash) = <[u8; 32]>::try_from(key.id.as_ref()) else { continue };
-            self.changes.fetch_add(1, Ordering::SeqCst);
-            if let Some(listener) = listener.as_ref() {
-                listener(&TokenHash(hash));
-            }
-        }
     }
 }
 

@@ -27,6 +27,7 @@ mod history;
 mod in_flight;
 mod ledger;
 mod live;
+mod refused;
 mod session;
 mod sessions;
 mod slot;
@@ -178,7 +179,7 @@ impl Enforcer {
     ) -> Self {
         let sessions = Arc::new(Sessions::new(settings.credentials_max, settings.unknown_max));
         let forget = Arc::clone(&sessions);
-        catalog.on_change(move |token| forget.forget(token));
+        catalog.on_change(move |what| forget.forget(what));
         let (live, in_flight) = (Arc::new(Live::default()), InFlight::default());
         let ledger = Arc::new(Ledger::new(
             Arc::clone(catalog.store()),
@@ -248,6 +249,13 @@ impl Enforcer {
     pub async fn close(&self) {
         self.ledger.release_all().await;
         self.history.flush(self.catalog.store(), self.clock.unix()).await;
+    }
+
+    /// Credentials that are refused because their policies cannot be applied, such as that their
+    /// plan was deleted, and why: some of those used lately.
+    #[must_use]
+    pub fn refused(&self) -> Vec<(CredentialId, String)> {
+        self.sessions.refused()
     }
 
     async fn find(&self, facts: &Facts<'_>) -> Result<Arc<Session>, Refusal> {

@@ -17,6 +17,7 @@ use crate::domain::denial::Denial;
 use crate::domain::id::ApiId;
 use crate::domain::reading::LimitKind;
 
+mod following;
 mod labels;
 mod leases;
 mod names;
@@ -24,6 +25,8 @@ mod quotas;
 mod reload;
 mod upstream;
 
+pub use following::Following;
+use following::FollowingMetrics;
 use leases::Leases;
 use quotas::Quotas;
 pub use reload::Reload;
@@ -71,6 +74,7 @@ pub struct Metrics {
     targets: upstream::Upstreams,
     leases: Leases,
     reloads: reload::Reloads,
+    following: FollowingMetrics,
 }
 
 /// The metrics of one API, looked up once per request.
@@ -166,6 +170,7 @@ impl Metrics {
             targets: upstream::Upstreams::new()?,
             leases: Leases::register(&registry)?,
             reloads: reload::Reloads::new()?,
+            following: FollowingMetrics::register(&registry)?,
             registry,
             requests,
             overhead,
@@ -287,16 +292,14 @@ impl Metrics {
         &self.access_log_dropped
     }
 
-    /// What is in memory: credentials, counters, quota units in hand.
-    pub fn sizes(&self, credentials: usize, counters: usize, units_held: u64) {
-        self.credentials.set(i64::try_from(credentials).unwrap_or(i64::MAX));
-        self.counters.set(i64::try_from(counters).unwrap_or(i64::MAX));
-        self.units_held.set(i64::try_from(units_held).unwrap_or(i64::MAX));
-    }
-
     /// Requests in flight of credentials whose plans limit them.
     pub fn in_flight(&self, requests: u64) {
         self.in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
+    }
+
+    /// How far this gateway is behind its store.
+    pub fn follows(&self, now: &Following) {
+        self.following.set(now);
     }
 
     /// Everything in Prometheus' text format.

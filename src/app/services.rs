@@ -16,6 +16,7 @@ use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::sync::{mpsc, watch};
 
+use crate::app::following::FollowService;
 use crate::app::handover::{GiveService, Inherited, copies};
 use crate::app::reload::ReloadService;
 use crate::app::{App, Ended, supervisor};
@@ -47,6 +48,7 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
         server.add_service(HttpService { name: "ops", router: ops, listener: Some(listener) });
     }
     server.add_service(SweepService { enforcer: Arc::clone(&app.enforcer) });
+    server.add_service(FollowService(Arc::clone(&app.member)));
     if let Some(source) = app.source {
         let (fixed, metrics) = (app.config.fixed.clone(), Arc::clone(&metrics));
         server.add_service(ReloadService { source, fixed, catalog, metrics });
@@ -73,6 +75,7 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
         metrics,
         enforcer: app.enforcer,
         store: app.store,
+        member: app.member,
         forsaken: Arc::clone(&forsaken),
     };
     server.run(RunArgs { shutdown_signal: Box::new(ending) });

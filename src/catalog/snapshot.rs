@@ -82,6 +82,19 @@ impl Snapshot {
         (!same).then(|| Self { router: fresh.router, apis: fresh.apis, ..self.clone() })
     }
 
+    /// Takes over the APIs of another one.
+    pub(super) fn keep_apis(&mut self, of: &Self) {
+        self.router = of.router.clone();
+        self.apis = of.apis.clone();
+    }
+
+    /// The same without its policies.
+    pub(super) fn without_policies(mut self) -> Self {
+        self.policies.clear();
+        self.written.clear();
+        self
+    }
+
     /// The API a request goes to, by host and normal path.
     #[must_use]
     pub fn route<'r, 'p>(

@@ -24,6 +24,8 @@ pub(super) struct Session {
     pub(super) record: TokenRecord,
     /// The snapshot it was compiled from.
     pub(super) version: u64,
+    /// Why policies could not be applied, for the operator.
+    pub(super) fault: Option<String>,
     /// The grant, or why there is none.
     pub(super) outcome: Result<Granted, Denial>,
     /// Where its requests are counted.
@@ -37,7 +39,7 @@ pub(super) struct TokenRecord {
     pub(super) credential: Credential,
     /// How often its quotas were reset.
     pub(super) resets: u64,
-    /// The commit that last wrote it.
+    /// The commit that last wrote it, or an earlier one where this was read ahead of the feed.
     pub(super) generation: Generation,
 }
 
@@ -72,6 +74,7 @@ impl Session {
         let TokenRecord { token, credential, resets, generation } = &record;
         // A limit changes with its plan, and with the credential that moves to another plan.
         let generation = snapshot.generation.max(*generation).0;
+        let mut fault = None;
         let outcome = match snapshot.merged(credential, mode) {
             Ok(merged) => {
                 let grant = Grant::compile(credential, token, &merged, defaults);
@@ -92,10 +95,11 @@ impl Session {
             }
             Err(error) => {
                 tracing::warn!(credential = credential.id.0, %error, "a credential is refused");
+                fault = Some(error.to_string());
                 Err(Denial::PoliciesUnusable)
             }
         };
-        Self { record, version: snapshot.version, outcome, tally }
+        Self { record, version: snapshot.version, fault, outcome, tally }
     }
 
     /// Whether the credential may be used on an API of this organisation at all.

@@ -8,18 +8,21 @@ use std::time::Duration;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle, EntryAction};
 
-use crate::catalog::Looked;
+use crate::catalog::{Forget, Looked};
+use crate::domain::id::CredentialId;
 use crate::domain::token::TokenHash;
 use crate::enforce::Enforcer;
+use crate::enforce::refused::Refused;
 use crate::enforce::session::{Session, TokenRecord};
 use crate::metrics::CacheUse;
-use crate::store::StoreError;
+use crate::store::{Generation, StoreError};
 
 /// Known and unknown tokens.
 #[derive(Debug)]
 pub(super) struct Sessions {
     known: Cache<TokenHash, Arc<Session>, UnitWeighter, Prefix>,
     unknown: Cache<TokenHash, (), UnitWeighter, Prefix>,
+    refused: Refused,
 }
 
 /// What is known of a token.
@@ -35,17 +38,33 @@ pub(super) enum Found {
 
 impl Sessions {
     pub(super) fn new(known_max: usize, unknown_max: usize) -> Self {
-        Self { known: bounded(known_max), unknown: bounded(unknown_max) }
+        let refused = Refused::default();
+        Self { known: bounded(known_max), unknown: bounded(unknown_max), refused }
     }
 
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Forgets what was made of a token's record.
-    pub(super) fn forget(&self, token: &TokenHash) {
-        self.known.remove(token);
-        self.unknown.remove(token);
+    /// Forgets what was made of records that changed.
+    pub(super) fn forget(&self, what: Forget<'_>) {
+        match what {
+            Forget::Token(token, at) => {
+                self.known.remove_if(token, |session| session.record.generation < at);
+                self.unknown.remove(token);
+                self.refused.forget(token);
+            }
+            Forget::All => {
+                self.known.clear();
+                self.unknown.clear();
+                self.refused.clear();
+            }
+        }
+    }
+
+    /// Credentials whose policies cannot be applied, and why: some of those used lately.
+    pub(super) fn refused(&self) -> Vec<(CredentialId, String)> {
+        self.refused.list()
     }
 
     /// The session of a token, from memory or, once for all who wait, from the store. `blocked`
@@ -75,7 +94,7 @@ impl Sessions {
             Ok(session) => return Ok(Found::Session(self.current(session, of))),
             Err(guard) => guard,
         };
-        let before = of.catalog.changes();
+        let before = of.catalog.changes(token);
         let looked = tokio::time::timeout(of.settings.store_timeout, of.catalog.look_up(token));
         let deadline_ms = u64::try_from(of.settings.store_timeout.as_millis()).unwrap_or(u64::MAX);
         let looked = looked.await.unwrap_or(Err(StoreError::Timeout { deadline_ms }))?;
@@ -84,6 +103,11 @@ impl Sessions {
         let found = match looked {
             Looked::Up { credential, resets, generation } => {
                 of.metrics.cache(CacheUse::Miss);
+                // Policies of the same commit or an earlier one may be on their way here.
+                let in_turn = of.catalog.until_applied(generation);
+                let _late = tokio::time::timeout(of.settings.store_timeout, in_turn).await;
+                // What follows in the feed is news to a session that was made ahead of it.
+                let generation = generation.min(of.catalog.applied());
                 let record =
                     TokenRecord { token: *token, credential: *credential, resets, generation };
                 let session = Arc::new(of.compile(record));
@@ -101,8 +125,8 @@ impl Sessions {
                 Found::Unknown
             }
         };
-        if of.catalog.changes() != before {
-            self.forget(token);
+        if of.catalog.changes(token) != before {
+            self.forget(Forget::Token(token, Generation(u64::MAX)));
         }
         Ok(found)
     }
@@ -135,7 +159,17 @@ impl Enforcer {
         let snapshot = self.catalog.snapshot();
         let (mode, defaults) = (self.settings.mode, self.settings.defaults);
         let tally = self.history.tally(record.credential.id);
-        Session::compile(record, &snapshot, mode, defaults, &self.ledger, &self.in_flight, tally)
+        let session = Session::compile(
+            record,
+            &snapshot,
+            mode,
+            defaults,
+            &self.ledger,
+            &self.in_flight,
+            tally,
+        );
+        self.sessions.refused.note(&session);
+        session
     }
 }
 

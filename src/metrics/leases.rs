@@ -56,4 +56,11 @@ impl Metrics {
     pub fn wasted(&self, units: u64) {
         self.leases.wasted.inc_by(units);
     }
+
+    /// What is in memory: credentials, counters, quota units in hand.
+    pub fn sizes(&self, credentials: usize, counters: usize, units_held: u64) {
+        self.credentials.set(i64::try_from(credentials).unwrap_or(i64::MAX));
+        self.counters.set(i64::try_from(counters).unwrap_or(i64::MAX));
+        self.units_held.set(i64::try_from(units_held).unwrap_or(i64::MAX));
+    }
 }

@@ -24,7 +24,17 @@ pub enum Changes {
 }
 
 impl AnyStore {
-    /// Waits until a commit after `after` was made, for about a second at most, and tells of it.
+    /// Whether others may commit, so that there is something to follow.
+    #[must_use]
+    pub fn has_feed(&self) -> bool {
+        match self {
+            Self::Embedded(_) => false,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+        }
+    }
+
+    /// Waits until a commit after `after` was made, for half a second at most, and tells of it.
     /// A store of one gateway has nobody to tell: there the future never ends.
     ///
     /// # Errors

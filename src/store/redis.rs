@@ -123,12 +123,12 @@ impl RedisStore {
     }
 
     /// Waits until a commit after `after` was made, and tells of it and those that followed; for
-    /// about a second at most. One caller at a time is served.
+    /// half a second at most. One caller at a time is served.
     ///
     /// # Errors
     /// When the server does not answer. The same call can be made again.
     pub async fn changes(&self, after: Generation) -> Result<Changes, StoreError> {
-        self.feed.changes(&self.keys, after, async || self.generation().await).await
+        self.feed.changes(&self.keys, after, self.generation()).await
     }
 
     pub(crate) async fn heartbeat(&self, own: &Heartbeat) -> Result<Vec<Peer>, StoreError> {

@@ -40,6 +40,16 @@ impl Peer {
 }
 
 impl AnyStore {
+    /// Whether there is a connection to the store now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        match self {
+            Self::Embedded(_) => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.is_up(),
+        }
+    }
+
     /// Says that this gateway lives, and tells of all that did within the last hour, itself among
     /// them; the last to speak come first.
     ///

@@ -17,13 +17,21 @@ use turnpike::clock::{Clock, SystemClock};
 /// The secret of every gateway here.
 pub const SECRET: &str = "an-admin-secret-of-tests";
 
+/// Milliseconds until `condition` holds, looked at again and again; panics after 20 s.
+#[track_caller]
+pub fn ms_until(what: &str, condition: impl FnMut() -> bool) -> u64 {
+    let start = SystemClock.boot();
+    until(what, condition);
+    SystemClock.boot().since_ms(start)
+}
+
 /// Looks again and again until `condition` holds; panics when it still does not after 20 s.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = SystemClock.boot();
     while !condition() {
         assert!(SystemClock.boot().since_ms(start) < 20_000, "still not so: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The built binary on a real redis-server: what one gateway is told, all of them enforce.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::process::{Gateway, Upstream, until};
+use crate::process::{Client, Gateway, Upstream, ms_until, until};
 use crate::redis_server::RedisServer;
 
 /// A gateway with a folder of its own.
@@ -16,6 +16,18 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let gateway = Gateway::start_with(folder.path(), upstream, &server.section());
         Self { folder, gateway }
+    }
+
+    /// What it says of itself and the other gateways.
+    fn status(&self) -> Value {
+        let answer = self.gateway.admin("GET", "/v1/state/status", &Value::Null);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// The status of a request with a token.
+    fn asks(&self, token: &str) -> u16 {
+        self.gateway.get("/a/x", token).status
     }
 
     /// Stops it in order, and starts it again.
@@ -47,4 +59,159 @@ fn a_gateway_imports_enforces_and_starts_again_with_what_redis_keeps() {
     assert_eq!(place.gateway.get("/a/x", "token-of-a-robot").status, 200);
     assert_eq!(place.gateway.get("/a/x", "token-of-a-robot").status, 429);
     assert_eq!(upstream.count(), 5);
+}
+
+fn unlimited() -> Value {
+    json!({"UnlimitedRateLimit": true, "UnlimitedQuota": true})
+}
+
+/// The path of the only credential of an app.
+fn credential(of: &Gateway, token: &str) -> String {
+    let apps = of.admin("GET", "/portal-api/apps?per_page=100", &Value::Null).json();
+    let app =
+        apps.as_array().unwrap().iter().find(|app| app["Name"] == token).unwrap()["ID"].clone();
+    let path = format!("/portal-api/apps/{app}/custom_credentials");
+    let all = of.admin("GET", &path, &Value::Null).json();
+    format!("{path}/{}", all[0]["ID"])
+}
+
+#[test]
+fn an_import_on_one_gateway_is_enforced_by_the_other() {
+    let (server, upstream) = (RedisServer::start(), Upstream::start());
+    let (one, other) = (Place::start(&server, &upstream), Place::start(&server, &upstream));
+    for round in 0..5 {
+        let token = format!("token-of-robot-{round}");
+        assert_eq!(other.asks(&token), 403, "and remembers that nobody has it");
+        one.gateway.import(&token, unlimited());
+        let took_ms = ms_until("it works there", || other.asks(&token) == 200);
+        assert!(took_ms < 1_000, "{took_ms} ms; {}", other.gateway.log());
+    }
+    // One quota over both.
+    one.gateway.import(
+        "token-with-quota",
+        json!({"UnlimitedRateLimit": true, "Quota": 7, "QuotaRenewalRate": 3600}),
+    );
+    until("it works there", || other.asks("token-with-quota") == 200);
+    let before = upstream.count();
+    for turn in 0..20 {
+        let place = if turn % 2 == 0 { &one } else { &other };
+        assert!([200, 429].contains(&place.asks("token-with-quota")));
+    }
+    assert_eq!(upstream.count() - before, 6, "and one before");
+}
+
+/// Through caches that are warm: the token was just used there.
+#[test]
+fn a_revoked_token_is_refused_by_the_other_gateway_within_a_second() {
+    let (server, upstream) = (RedisServer::start(), Upstream::start());
+    let (one, other) = (Place::start(&server, &upstream), Place::start(&server, &upstream));
+    let mut took = Vec::new();
+    for round in 0..10 {
+        let token = format!("token-of-robot-{round}");
+        one.gateway.import(&token, unlimited());
+        until("it works there", || other.asks(&token) == 200);
+        let path = credential(&one.gateway, &token);
+        let mut client = Client::new(other.gateway.proxy);
+        let mut asks = || client.get("/a/x", &[("X-API-Key", &token)]).status;
+        assert_eq!(asks(), 200);
+        let answer = one.gateway.admin("DELETE", &path, &Value::Null);
+        assert!(answer.status < 300, "{answer:?}");
+        took.push(ms_until("it is refused there", || asks() == 403));
+        assert_eq!(one.asks(&token), 403, "at once where it was revoked");
+    }
+    took.sort_unstable();
+    eprintln!("milliseconds from the answer to a revocation to the refusal elsewhere: {took:?}");
+    assert!(took.iter().all(|ms| *ms < 1_000), "{took:?}");
+}
+
+#[test]
+fn an_edited_and_a_deleted_plan_hold_on_the_other_gateway() {
+    let (server, upstream) = (RedisServer::start(), Upstream::start());
+    let (one, other) = (Place::start(&server, &upstream), Place::start(&server, &upstream));
+    let token = "token-of-a-robot";
+    one.gateway.import(
+        token,
+        json!({"UnlimitedRateLimit": true, "Quota": 1000, "QuotaRenewalRate": 3600}),
+    );
+    until("it works there", || other.asks(token) == 200);
+    let plans = one.gateway.admin("GET", "/portal-api/plans", &Value::Null).json();
+    let mut plan = plans[0].clone();
+    let path = format!("/portal-api/plans/{}", plan["ID"]);
+    plan["Quota"] = json!(2);
+    plan["QuotaRenewalRate"] = json!(3600);
+    let edited = json!({"Name": plan["Name"], "ProviderID": 1, "UnlimitedRateLimit": true,
+        "Quota": 2, "QuotaRenewalRate": 3600});
+    let answer = one.gateway.admin("PUT", &path, &edited);
+    assert!(answer.status < 300, "{answer:?}");
+    let took_ms = ms_until("the quota is 2", || {
+        other.gateway.get("/a/x", token).headers["ratelimit-policy"].contains(";q=2;")
+    });
+    assert!(took_ms < 1_000, "{took_ms} ms");
+    until("it is used up there", || other.asks(token) == 429);
+    until("and here", || one.asks(token) == 429);
+    let answer = one.gateway.admin("DELETE", &path, &Value::Null);
+    assert!(answer.status < 300, "{answer:?}");
+    let took_ms = ms_until("it is closed", || other.asks(token) == 403);
+    assert!(took_ms < 1_000, "{took_ms} ms");
+    let refused = other.status()["refused_credentials"].clone();
+    assert!(refused[0]["reason"].as_str().unwrap().contains("plan-"), "{refused}");
+}
+
+#[test]
+fn a_gateway_that_missed_the_feed_reads_everything_anew() {
+    let (server, upstream) = (RedisServer::start(), Upstream::start());
+    let (one, other) = (Place::start(&server, &upstream), Place::start(&server, &upstream));
+    for token in ["token-to-revoke", "token-to-keep"] {
+        one.gateway.import(token, unlimited());
+        until("it works there", || other.asks(token) == 200);
+    }
+    assert_eq!(other.status()["feed"]["resyncs"], 0);
+    other.gateway.signal("-STOP");
+    let path = credential(&one.gateway, "token-to-revoke");
+    assert!(one.gateway.admin("DELETE", &path, &Value::Null).status < 300);
+    one.gateway.import("token-of-meanwhile", unlimited());
+    // What it missed is gone from the feed.
+    assert_ne!(server.command(&["XTRIM", "tp:{tp}feed", "MAXLEN", "0"]), "0");
+    until("it counts as dead", || {
+        one.status()["gateways"].as_array().unwrap().iter().filter(|g| g["live"] == true).count()
+            == 1
+    });
+    other.gateway.signal("-CONT");
+    let took_ms = ms_until("it is refused there", || other.asks("token-to-revoke") == 403);
+    assert!(took_ms < 1_000, "{took_ms} ms");
+    assert_eq!(other.asks("token-to-keep"), 200);
+    assert_eq!(other.asks("token-of-meanwhile"), 200, "with its plan and product");
+    assert_eq!(other.status()["feed"]["resyncs"], 1);
+}
+
+#[test]
+fn a_gateway_tells_how_it_stands_towards_the_others() {
+    let (server, upstream) = (RedisServer::start(), Upstream::start());
+    let (one, other) = (Place::start(&server, &upstream), Place::start(&server, &upstream));
+    one.gateway.import("token-of-a-robot", unlimited());
+    let generation = one.status()["store"]["generation"].clone();
+    let live = |status: &Value| {
+        let all = status["gateways"].as_array().unwrap();
+        all.iter().filter(|g| g["live"] == true).cloned().collect::<Vec<Value>>()
+    };
+    until("both have acknowledged it", || {
+        let live = live(&other.status());
+        live.len() == 2 && live.iter().all(|g| g["generation"] == generation)
+    });
+    let status = other.status();
+    assert_eq!((&status["synced"], &status["store"]["state"]), (&json!(true), &json!("up")));
+    assert!(status["feed"]["lag_ms"].as_u64().unwrap() < 2_000, "{status}");
+    let unknown = Client::new(one.gateway.admin).get("/v1/state/status", &[]);
+    assert_eq!(unknown.status, 401);
+    until("the metrics say so", || {
+        let text = Client::new(other.gateway.admin).get("/metrics", &[]).body;
+        text.contains("turnpike_gateways_live 2") && text.contains("turnpike_store_up 1")
+    });
+    let Place { folder: _folder, gateway } = one;
+    assert_eq!(gateway.stop(), Some(0));
+    let all = other.status()["gateways"].as_array().unwrap().len();
+    until("who stopped is gone at the next word", || {
+        other.status()["gateways"].as_array().unwrap().len() == 1
+    });
+    assert!(all <= 2);
 }

@@ -10,6 +10,7 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::app::following::Membership;
 use crate::app::handover::{Given, Named};
 use crate::app::supervisor;
 use crate::enforce::Enforcer;
@@ -44,6 +45,7 @@ pub(super) struct Ending {
     pub(super) metrics: Arc<Metrics>,
     pub(super) enforcer: Arc<Enforcer>,
     pub(super) store: Arc<AnyStore>,
+    pub(super) member: Arc<Membership>,
     /// Set when the process that wanted to take over is gone.
     pub(super) forsaken: Arc<AtomicBool>,
 }
@@ -99,6 +101,9 @@ impl Ending {
 
     async fn close(&self) {
         self.enforcer.close().await;
+        if let Err(error) = self.member.end().await {
+            tracing::warn!(%error, "the store was not told that this gateway ends");
+        }
         if let Err(error) = self.store.release() {
             tracing::error!(%error, "the store could not be closed cleanly");
         }

@@ -17,7 +17,7 @@ use crate::store::{Generation, Kind, RecordKey, StoreError};
 
 /// How long a follower waits on the server for something to happen, before it looks whether it
 /// still follows the right history.
-const WAIT_MS: u64 = 1_000;
+const WAIT_MS: u64 = 500;
 /// Commits in one answer.
 const COMMITS_MAX: usize = 256;
 
@@ -40,25 +40,25 @@ impl Feed {
         Self { link: Mutex::new(link), timeout }
     }
 
-    /// Waits until something was committed after `after`, for a second at most.
+    /// Waits until something was committed after `after`, for half a second at most.
     ///
     /// `generation` reads the generation of the last commit.
     pub(super) async fn changes(
         &self,
         keys: &Keys,
         after: Generation,
-        generation: impl AsyncFn() -> Result<Generation, StoreError>,
+        generation: impl Future<Output = Result<Generation, StoreError>>,
     ) -> Result<Changes, StoreError> {
         let link = self.link.lock().await;
         let entries = self.read(&link, keys, after, Some(WAIT_MS)).await?;
         if !entries.is_empty() {
             return match chain(after, entries) {
                 Some(changes) => Ok(Changes::Next(changes)),
-                None => Ok(Changes::Gap(generation().await?)),
+                None => Ok(Changes::Gap(generation.await?)),
             };
         }
         // Nothing new, or this server knows nothing of what we follow.
-        let now = generation().await?;
+        let now = generation.await?;
         if now == after {
             return Ok(Changes::Next(vec![]));
         }

@@ -156,6 +156,10 @@ impl Link {
         let live = self.shared.live()?;
         let mut connection = live.connection.clone();
         let answered = timeout(deadline, cmd.query_async(&mut connection)).await;
+        if answered.is_err() {
+            // A call that waits on purpose has been patient enough.
+            self.shared.close(&live);
+        }
         self.shared.judge(&live, deadline, answered)
     }
 
