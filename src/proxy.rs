@@ -19,7 +19,7 @@
 use std::net;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -111,6 +111,12 @@ impl ProxyService {
     pub fn patience(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.engine.patience_ms)
     }
+
+    /// How many listeners connections are taken from: after a stop that is soon none.
+    #[must_use]
+    pub fn accepting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.engine.accepting)
+    }
 }
 
 #[async_trait]
@@ -129,6 +135,7 @@ impl Service for ProxyService {
                 Ok(listener) => {
                     let (engine, shutdown) = (Arc::clone(&self.engine), shutdown.clone());
                     let door = self.engine.door(n);
+                    self.engine.accepting.fetch_add(1, Ordering::SeqCst);
                     loops.spawn(accept(engine, listener, door, shutdown, self.drain));
                 }
                 Err(error) => tracing::error!(%error, "a listener cannot be used"),
@@ -156,6 +163,7 @@ pub async fn serve(
 ) {
     let engine = Engine::new(state);
     let door = engine.door(0);
+    engine.accepting.fetch_add(1, Ordering::SeqCst);
     tokio::select! {
         () = upkeep::upkeep(Arc::clone(&engine)) => {}
         () = accept(engine, listener, door, shutdown, drain) => {}
@@ -204,6 +212,7 @@ async fn accept(
         welcome(&engine, &door, stream, peer, &mut connections);
     }
     drop(listener);
+    engine.accepting.fetch_sub(1, Ordering::SeqCst);
     engine.leave();
     let patience = Duration::from_millis(engine.patience_ms.load(Ordering::SeqCst)).min(drain / 2);
     if tokio::time::timeout(patience, emptied(&mut connections)).await.is_ok() {

@@ -38,7 +38,7 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let (catalog, metrics) = (Arc::clone(&app.proxy.catalog), Arc::clone(&app.proxy.metrics));
     let service = ProxyService::new(app.proxy, app.listeners.proxy, drain);
-    let patience = service.patience();
+    let (patience, accepting) = (service.patience(), service.accepting());
     server.add_service(DataPlane { service, stopping, drained: Some(drained) });
     let ops = crate::admin::ops::router(app.ops);
     let router = crate::admin::router(app.admin).merge(ops.clone());
@@ -72,6 +72,7 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
         running,
         drain,
         patience,
+        accepting,
         metrics,
         enforcer: app.enforcer,
         store: app.store,

@@ -49,6 +49,8 @@ pub(super) struct Engine {
     pub(super) end: watch::Sender<bool>,
     /// How long they are kept before, in milliseconds.
     pub(super) patience_ms: Arc<AtomicU64>,
+    /// Listeners that connections are still taken from.
+    pub(super) accepting: Arc<AtomicUsize>,
 }
 
 /// Makes request ids: unique, and without a system call each.
@@ -102,6 +104,7 @@ impl Engine {
             leaving: AtomicBool::new(false),
             end: watch::Sender::new(false),
             patience_ms: Arc::new(AtomicU64::new(PATIENCE_MS)),
+            accepting: Arc::default(),
         })
     }
 

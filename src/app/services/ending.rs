@@ -1,7 +1,7 @@
 //! The way out: requests in flight end, units go back, the store is closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ pub(super) struct Ending {
     pub(super) drain: Duration,
     /// How long the data plane keeps idle connections, in milliseconds.
     pub(super) patience: Arc<AtomicU64>,
+    /// Listeners that the data plane still takes connections from.
+    pub(super) accepting: Arc<AtomicUsize>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) enforcer: Arc<Enforcer>,
     pub(super) store: Arc<AnyStore>,
@@ -115,7 +117,10 @@ impl Ending {
         self.patience.store(HANDOVER_PATIENCE_MS, Ordering::SeqCst);
         self.stop.send_replace(true);
         let gone = async {
-            while self.metrics.connections().get() != 0 {
+            // A connection that is let in late would find the store closed.
+            while self.accepting.load(Ordering::SeqCst) != 0
+                || self.metrics.connections().get() != 0
+            {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
