@@ -2,13 +2,23 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test lint bench setup
+.PHONY: demo test soak lint bench setup
 
 demo: setup
 	$(CARGO) run --release --locked --quiet -- demo
 
 test: setup
 	$(CARGO) test --locked --lib --bins --tests --no-fail-fast
+
+# Random faults for SOAK_S seconds; what was found is kept.
+SOAK_S ?= 600
+
+soak: setup
+	@mkdir -p load/results
+	{ echo "# $$(date -u +%F), $$(nproc) cores, commit $$(git rev-parse --short HEAD)"; \
+	  TURNPIKE_SOAK_S=$(SOAK_S) $(CARGO) test --locked --test nemesis -- \
+	  --nocapture --test-threads=1 2>&1; } | tee load/results/$$(date -u +%F)-soak.txt; \
+	! grep -q '^test result: FAILED\|^error' load/results/$$(date -u +%F)-soak.txt
 
 lint:
 	$(CARGO) fmt --check

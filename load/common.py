@@ -1,0 +1,160 @@
+"""What the load scripts share: servers on loopback that stop with the script, and CPU time."""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BINARY = f"{ROOT}/target/release/turnpike"
+SECRET = "a-secret-of-the-load-test"
+NUMBERS = itertools.count(1)
+TICKS = os.sysconf("SC_CLK_TCK")
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Servers:
+    """Starts servers in a temporary folder; ends them, in reverse order, on the way out."""
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.started = []
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.started):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self.folder.cleanup()
+
+    def path(self, name):
+        path = os.path.join(self.folder.name, name)
+        os.makedirs(path)
+        return path
+
+    def start(self, core, *command, **options):
+        process = subprocess.Popen(["taskset", "-c", core, *command], **options)
+        self.started.append(process)
+        return process
+
+    def nginx(self, name, body, core):
+        """A server of nginx; `PORT` in its body is where it listens."""
+        port, path = free_port(), self.path(name)
+        conf = os.path.join(path, "nginx.conf")
+        with open(conf, "w") as f:
+            f.write(
+                f"daemon off; worker_processes 1; pid {path}/pid; error_log {path}/error.log;\n"
+                "events { worker_connections 1024; }\n"
+                "http { access_log off; keepalive_requests 100000000;\n"
+                + body.replace("PORT", str(port)) + "}\n"
+            )
+        return self.start(core, "nginx", "-p", path, "-c", conf), port
+
+    def upstream(self, core):
+        body = "server { listen 127.0.0.1:PORT; location / { return 200 'ok'; } }"
+        return self.nginx("upstream", body, core)[1]
+
+    def redis(self, core):
+        """A redis-server without files, as its default `appendonly no` is."""
+        port, path = free_port(), self.path("redis")
+        process = self.start(
+            core, "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+            "--dir", path, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if "Ready to accept" in line:
+                return process, port
+        raise SystemExit("redis-server does not start")
+
+    def gateway(self, name, upstream, core, store="", access="off"):
+        """A gateway with one thread and the APIs `open` (keyless) and `a`."""
+        path = self.path(name)
+        api = ("[[apis]]\nid = \"{0}\"\nlisten_path = \"/{0}/\"\n"
+               "targets = [\"http://127.0.0.1:{1}\"]\n")
+        with open(os.path.join(path, "turnpike.toml"), "w") as f:
+            f.write(
+                '[proxy]\nlisten = ["127.0.0.1:0"]\nthreads = 1\n'
+                f'[admin]\nlisten = "127.0.0.1:0"\nsecret = "{SECRET}"\n'
+                f'[log]\nfilter = "error"\naccess = "{access}"\n{store}'
+                + api.format("open", upstream) + "keyless = true\n" + api.format("a", upstream)
+            )
+        process = self.start(core, BINARY, "serve", "--config", f"{path}/turnpike.toml",
+                             stdout=subprocess.PIPE, text=True)
+        bound = json.loads(process.stdout.readline())
+        return Gateway(process, bound["proxy"][0], bound["admin"])
+
+
+def redis_section(port):
+    return f'[store]\nkind = "redis"\nurls = ["redis://127.0.0.1:{port}/0"]\n'
+
+
+class Gateway:
+    def __init__(self, process, proxy, admin):
+        self.process, self.proxy, self.admin = process, proxy, admin
+
+    def call(self, path, body):
+        """Makes an object through the portal's API; its number."""
+        url = f"http://{self.admin}/portal-api{path}"
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Authorization": SECRET})
+        try:
+            with OPENER.open(request) as answer:
+                return json.load(answer)["ID"]
+        except urllib.error.HTTPError as error:
+            raise SystemExit(f"{path}: {error.code} {error.read().decode()}") from error
+
+    def open_app(self, name, plan):
+        """A plan with these limits, a product of `a`, an app: what credentials need."""
+        plan = self.call("/plans", {"Name": name, "ProviderID": 1, **plan})
+        product = self.call("/products", {
+            "Name": name, "ProviderID": 1, "IsDocumentationOnly": False,
+            "APIDetails": [{"APIID": "a"}]})
+        return self.call("/apps", {"Name": name, "UserID": 1}), plan, product
+
+    def import_token(self, token, app, plan, product):
+        self.call(f"/apps/{app}/custom_credentials", {
+            "Alias": f"token {next(NUMBERS)}", "Type": "CREDENTIAL_TYPE_TYK_MANAGED",
+            "AuthenticationMethod": "authToken", "AuthTokenType": "AUTH_TOKEN_CUSTOM",
+            "KeyID": token, "PlanID": plan, "ProductIDs": [product]})
+
+    def metric(self, name):
+        """The sum of a metric over its labels."""
+        with OPENER.open(f"http://{self.admin}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines
+                   if line.startswith((name + "{", name + " ")))
+
+
+def workers(pid):
+    out = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [pid] + [int(p) for p in out.split()]
+
+
+def cpu_s(pids):
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as f:
+            fields = f.read().rsplit(") ", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def machine():
+    """One line about where and of what a figure was measured."""
+    with open("/proc/cpuinfo") as f:
+        model = next(line.split(":", 1)[1].strip() for line in f if line.startswith("model name"))
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
+                            capture_output=True, text=True).stdout.strip()
+    return f"{os.cpu_count()} cores of {model}, commit {commit}"
