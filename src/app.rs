@@ -153,6 +153,9 @@ impl App {
             process,
             settings(&config),
         ));
+        if let Some(folder) = config.store.state_folder() {
+            enforcer.keep_shares(folder)?;
+        }
         let proxy = Arc::new(ProxyState {
             catalog: Arc::clone(&catalog),
             enforcer: Arc::clone(&enforcer),

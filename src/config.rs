@@ -3,7 +3,7 @@
 //! Reading collects every fault with its key path before it gives up. Unknown keys are faults.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::domain::api::Api;
@@ -127,6 +127,18 @@ pub struct StoreConfig {
     pub timeout_ms: u64,
     /// Where the pepper is; `None`: made once and kept in the store.
     pub pepper_file: Option<PathBuf>,
+}
+
+impl StoreConfig {
+    /// Where a gateway keeps what it needs while a shared store is away.
+    #[must_use]
+    pub fn state_folder(&self) -> Option<&Path> {
+        match &self.kind {
+            StoreKind::Embedded => None,
+            #[cfg(feature = "redis")]
+            StoreKind::Redis(_) => Some(&self.path),
+        }
+    }
 }
 
 /// Which store, and what only that one needs.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +91,7 @@ pub struct Permit {
     session: Arc<Session>,
     readings: Readings,
     shadowed: Option<Denial>,
+    away: Option<FailureMode>,
     place: Option<Place>,
 }
 
@@ -123,6 +125,12 @@ impl Permit {
     #[must_use]
     pub fn shadowed(&self) -> Option<Denial> {
         self.shadowed
+    }
+
+    /// By which rule it was admitted without the store; `None`: it was charged as usual.
+    #[must_use]
+    pub fn away(&self) -> Option<FailureMode> {
+        self.away
     }
 
     /// Its place among the requests in flight, where those are limited: to be kept until the
@@ -238,6 +246,18 @@ impl Enforcer {
         let (counters, held) = self.ledger.totals();
         self.metrics.sizes(self.sessions.len(), counters, held);
         self.metrics.in_flight(self.in_flight.sweep());
+        self.metrics.debt(self.ledger.debt());
+    }
+
+    /// Lets plans that say so admit this gateway's share while the store is away, written down in
+    /// `folder`. While an earlier process of the folder still runs they refuse. Without this they
+    /// always do: an embedded store is only away when its disk fails, and then nothing can be
+    /// written down before it is used.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn keep_shares(&self, folder: &Path) -> Result<(), StoreError> {
+        self.ledger.keep_shares(folder)
     }
 
     /// Takes in which gateways are alive, as the store has listed them.
@@ -315,33 +335,35 @@ impl Enforcer {
             let refusal = Refusal::new(Denial::InFlightExceeded);
             return Decision::Deny(Refusal { credential, retry_ms: Some(1_000), ..refusal });
         };
-        let admit = |readings, over: Option<Denial>| {
+        let admit = |readings, over: Option<Denial>, away| {
             let (session, shadowed) = (Arc::clone(session), over.or(crowded));
-            Decision::Admit(Permit { session, readings, shadowed, place })
+            Decision::Admit(Permit { session, readings, shadowed, away, place })
         };
         let charges = granted.charges(&access);
         if charges.is_empty() || access.cost == 0 {
-            return admit(Readings::default(), None);
+            return admit(Readings::default(), None, None);
         }
-        match self.ledger.charge(charges, access.cost).await {
-            Charged::Admitted(readings) => admit(readings, None),
+        let away = granted.grant.on_store_unavailable;
+        match self.ledger.charge(charges, access.cost, away).await {
+            Charged::Admitted(readings) => admit(readings, None, None),
+            Charged::Locally(readings) => admit(readings, None, Some(FailureMode::Local)),
             Charged::Refused { kind, wait_ms, readings } => {
                 let denial = match kind {
                     LimitKind::Rate => Denial::RateExceeded,
                     LimitKind::Quota => Denial::QuotaExceeded,
                 };
                 if shadow {
-                    return admit(readings, Some(denial));
+                    return admit(readings, Some(denial), None);
                 }
                 Decision::Deny(Refusal { denial, credential, readings, retry_ms: wait_ms })
             }
             Charged::Unknown(error) => {
                 self.store_failed(&error);
                 if shadow {
-                    return admit(Readings::default(), Some(Denial::StoreUnavailable));
+                    return admit(Readings::default(), Some(Denial::StoreUnavailable), None);
                 }
-                if on_failure(granted) == FailureMode::Open {
-                    return admit(Readings::default(), None);
+                if away == FailureMode::Open {
+                    return admit(Readings::default(), None, Some(FailureMode::Open));
                 }
                 let refusal = Refusal::new(Denial::StoreUnavailable);
                 Decision::Deny(Refusal { credential, retry_ms: Some(1_000), ..refusal })
@@ -363,10 +385,4 @@ impl Enforcer {
     fn store_failed(&self, error: &StoreError) {
         tracing::warn!(%error, transient = error.is_transient(), "the store gave no answer");
     }
-}
-
-/// What the plan says to do without the store. With the embedded store, whose only failure is
-/// that of its own disk, there is no share to admit from: `local` refuses as `closed` does.
-fn on_failure(granted: &Granted) -> FailureMode {
-    granted.grant.on_store_unavailable
 }

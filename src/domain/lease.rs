@@ -268,7 +268,7 @@ impl Hand {
     /// as this gateway knows.
     #[must_use]
     pub fn remaining(&self) -> u64 {
-        self.remaining.saturating_add(self.units())
+        self.remaining.saturating_add(self.units()).saturating_sub(self.unsettled())
     }
 
     /// What the last answer said remains at the store, beyond what is in hand.
@@ -281,6 +281,18 @@ impl Hand {
     #[must_use]
     pub fn held_by_others(&self) -> u64 {
         self.held_by_others
+    }
+
+    /// What an answer last said remains at the store; `None` before any.
+    #[must_use]
+    pub fn last_seen(&self) -> Option<u64> {
+        (self.heard_call != 0).then_some(self.remaining)
+    }
+
+    /// Units admitted in `local` mode that the store has not heard of.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.cell.local.saturating_sub(self.heard.local)
     }
 
     /// Whether it is time to ask ahead: below half of the last grant, and something is left.
@@ -366,7 +378,11 @@ impl Hand {
                 self.spent_at_answer = self.cell.spent;
             }
             QuotaAnswer::State(_) => {}
-            QuotaAnswer::Gone => *self = Self::default(),
+            QuotaAnswer::Gone => {
+                // What the store never heard of is owed all the same.
+                let local = self.unsettled();
+                *self = Self { cell: Cell { local, ..Cell::default() }, ..Self::default() };
+            }
         }
     }
 }

@@ -226,6 +226,18 @@ pub enum FailureMode {
     Local,
 }
 
+impl FailureMode {
+    /// Its name in plans, metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// How much one request costs on a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CostRule {

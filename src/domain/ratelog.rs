@@ -12,10 +12,12 @@ use std::num::NonZeroU64;
 use crate::domain::counter::ProcessId;
 use crate::domain::limit::Rate;
 
+mod away;
 mod hand;
 #[cfg(test)]
 mod tests;
 
+pub use away::AwayLog;
 pub use hand::RateHand;
 
 /// Up to this rate a lease holds only what waits: every admitted request costs a call.

@@ -3,7 +3,7 @@
 use crate::domain::decision::{self, authorize};
 use crate::domain::policy::FailureMode;
 use crate::enforce::ledger::Charged;
-use crate::enforce::{Enforcer, Permit, on_failure};
+use crate::enforce::{Enforcer, Permit};
 
 impl Enforcer {
     /// Charges a request that was admitted once more, because it goes upstream once more. Says
@@ -18,11 +18,12 @@ impl Enforcer {
         if charges.is_empty() || access.cost == 0 {
             return true;
         }
+        let away = granted.grant.on_store_unavailable;
         let shadow = granted.grant.shadow || request.api.shadow;
-        match self.ledger.charge(charges, access.cost).await {
-            Charged::Admitted(_) => true,
+        match self.ledger.charge(charges, access.cost, away).await {
+            Charged::Admitted(_) | Charged::Locally(_) => true,
             Charged::Refused { .. } => shadow,
-            Charged::Unknown(_) => shadow || on_failure(granted) == FailureMode::Open,
+            Charged::Unknown(_) => shadow || away == FailureMode::Open,
         }
     }
 }

@@ -3,14 +3,16 @@
 //! A request is charged to all its limits in one step, under their locks taken in one order: all
 //! or nothing. Calls to the store only move capacity into hands, so they need no such order.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
 
 use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, ProcessId};
+use crate::domain::policy::FailureMode;
 use crate::domain::reading::{LIMITS_MAX, LimitKind, QuotaShare, Readings};
 use crate::domain::time::BootNs;
 use crate::enforce::Settings;
@@ -18,10 +20,12 @@ use crate::enforce::ledger::rate::RoundTrip;
 use crate::enforce::live::Live;
 use crate::enforce::slot::{Charge, ChargeLimit, Slot, Verdict};
 use crate::metrics::Metrics;
+use crate::store::shares::Shares;
 use crate::store::{AnyStore, StoreError};
 
 mod ask;
 mod keep_up;
+mod local;
 mod look;
 mod quota;
 mod rate;
@@ -47,6 +51,11 @@ pub(super) struct Ledger {
     round_trip: RoundTrip,
     timeout: Duration,
     round_trip_ms: u64,
+    /// Where is written down what is admitted without the store; nothing is, if nowhere.
+    folder: OnceLock<PathBuf>,
+    shares: OnceLock<Arc<Shares>>,
+    /// Held while a block of a share is written down.
+    taking: tokio::sync::Mutex<()>,
 }
 
 /// What became of a charge.
@@ -54,6 +63,8 @@ pub(super) struct Ledger {
 pub(super) enum Charged {
     /// Every limit was charged.
     Admitted(Readings),
+    /// The store is away; every limit was charged to a hand or to this gateway's share.
+    Locally(Readings),
     /// One limit is used up, and nothing was charged.
     Refused { kind: LimitKind, wait_ms: Option<u64>, readings: Readings },
     /// The store could not be asked, and nothing was charged.
@@ -86,6 +97,9 @@ impl Ledger {
             round_trip: RoundTrip::default(),
             timeout: settings.store_timeout,
             round_trip_ms: settings.round_trip_ms,
+            folder: OnceLock::new(),
+            shares: OnceLock::new(),
+            taking: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -101,17 +115,29 @@ impl Ledger {
         Arc::clone(&self.slots.entry(key.clone()).or_insert_with(make))
     }
 
-    /// Charges `cost` to every limit, all or nothing. `charges` are ordered by slot number.
+    /// Charges `cost` to every limit, all or nothing. `charges` are ordered by slot number;
+    /// `away` says what to do when the store does not answer.
     ///
     /// Without a question to the store it takes no await, and allocates nothing.
-    pub(super) async fn charge(self: &Arc<Self>, charges: &[Charge], cost: u64) -> Charged {
+    pub(super) async fn charge(
+        self: &Arc<Self>,
+        charges: &[Charge],
+        cost: u64,
+        away: FailureMode,
+    ) -> Charged {
         for _ in 0..ROUNDS_MAX {
             match self.step(charges, cost) {
                 Step::Done(charged) => return charged,
                 Step::Ask(which) => {
                     for (charge, _) in charges.iter().zip(which).filter(|(_, ask)| *ask) {
                         if let Err(error) = self.ask(charge, cost).await {
-                            return Charged::Unknown(error);
+                            // A store that is learning what it lost is there: soon it answers.
+                            let locally = away == FailureMode::Local && error.is_away();
+                            let charged = match locally {
+                                true => self.charge_locally(charges, cost).await,
+                                false => None,
+                            };
+                            return charged.unwrap_or(Charged::Unknown(error));
                         }
                     }
                 }

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::domain::counter::{CounterKey, Window};
 use crate::domain::limit::{Period, Rate};
-use crate::domain::ratelog::RateHand;
+use crate::domain::ratelog::{AwayLog, RateHand};
 use crate::domain::reading::{LimitKind, QuotaShare, Reading};
 use crate::domain::shard::Held;
 use crate::domain::time::{BootNs, UnixMs};
@@ -53,6 +53,8 @@ pub(super) enum InHand {
 #[derive(Debug, Default)]
 pub(super) struct RateInHand {
     pub(super) hand: RateHand,
+    /// What was admitted of it while the store was away.
+    pub(super) away: AwayLog,
     /// The rate that the last answered call carried: another one has to be told.
     pub(super) rate: Option<Rate>,
     /// After a call without an answer, what is in hand is spent before another one is tried.
@@ -78,6 +80,10 @@ pub(super) struct QuotaInHand {
     /// Not to be asked again before this, after an answer with nothing in it.
     pub(super) ask_again: BootNs,
     pub(super) ask_again_ms: u64,
+    /// Units of this gateway's share that are written down and not used yet.
+    pub(super) block: u64,
+    /// So many units more were not to be had of the share.
+    pub(super) share_lacks: Option<u64>,
     /// The share that was told of last, and in which window: each is told once in a window.
     pub(super) told: Option<(Window, QuotaShare)>,
 }

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, StatusCode, Uri};
 
 use crate::domain::denial::Denial;
 use crate::domain::id::CredentialId;
+use crate::domain::policy::FailureMode;
 use crate::domain::time::{BootNs, UnixMs};
 use crate::enforce::{Permit, Place};
 use crate::metrics::{ApiMetrics, Decision};
@@ -33,6 +34,7 @@ pub(super) struct Record {
     status: Option<StatusCode>,
     denial: Option<Denial>,
     shadowed: Option<Denial>,
+    away: Option<FailureMode>,
     credential: Option<CredentialId>,
     charged: Option<BootNs>,
     transfer: Option<Arc<Transfer>>,
@@ -66,6 +68,7 @@ impl Record {
             status: None,
             denial: None,
             shadowed: None,
+            away: None,
             credential: None,
             charged: None,
             transfer: None,
@@ -93,6 +96,7 @@ impl Record {
         self._place = permit.take_place();
         self.credential = Some(permit.credential());
         self.shadowed = permit.shadowed();
+        self.away = permit.away();
         self.charged = permit.readings().when();
     }
 
@@ -163,6 +167,9 @@ impl Record {
         } else if let Some(denial) = self.shadowed {
             self.state.metrics.shadowed(metrics, denial);
         }
+        if let Some(rule) = self.away {
+            self.state.metrics.admitted_away(metrics, rule);
+        }
     }
 
     fn log(&self, status: u16, overhead_ns: u64) {
@@ -178,6 +185,7 @@ impl Record {
             status,
             code: self.denial.map(|denial| denial.answer().code),
             shadowed: self.shadowed.map(|denial| denial.answer().code),
+            store_away: self.away.map(FailureMode::name),
             credential: self.credential.map(|credential| credential.0),
             charged_us: self.charged.map(|at| at.0 / 1_000),
             bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()),

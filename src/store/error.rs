@@ -41,6 +41,15 @@ impl StoreError {
         Self::Io { doing, source: source.into() }
     }
 
+    /// Whether the store cannot be asked at all.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::Io { .. } => true,
+            Self::Damaged { .. } | Self::InUse | Self::Learning => false,
+        }
+    }
+
     /// Whether the same call may succeed soon.
     #[must_use]
     pub fn is_transient(&self) -> bool {

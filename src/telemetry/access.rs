@@ -47,6 +47,9 @@ pub struct AccessLine<'a> {
     /// Why it would have been refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadowed: Option<&'static str>,
+    /// By which rule it was admitted although the store was away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_away: Option<&'static str>,
     /// The credential's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<u64>,

@@ -75,16 +75,27 @@ impl Gate {
         clock: Arc<ManualClock>,
         process: u64,
     ) -> Self {
-        let config = Config::parse(APIS, Path::new("."), &Overrides::default()).unwrap();
         let dyn_clock: Arc<dyn Clock> = clock.clone();
         let options = EmbeddedOptions::default();
         let store = loop {
             match EmbeddedStore::open(folder.path(), options, Arc::clone(&dyn_clock)) {
                 // Tasks of the earlier run that asked ahead still hold the store: let them end.
                 Err(StoreError::InUse) => tokio::task::yield_now().await,
-                other => break Arc::new(AnyStore::Embedded(other.unwrap())),
+                other => break AnyStore::Embedded(other.unwrap()),
             }
         };
+        Self::on(store, folder, clock, process).await
+    }
+
+    /// A gateway on any store; `folder` is its own.
+    pub async fn on(
+        store: AnyStore,
+        folder: Arc<tempfile::TempDir>,
+        clock: Arc<ManualClock>,
+        process: u64,
+    ) -> Self {
+        let config = Config::parse(APIS, Path::new("."), &Overrides::default()).unwrap();
+        let (store, dyn_clock): (_, Arc<dyn Clock>) = (Arc::new(store), clock.clone());
         let pepper = Pepper::new([7; 32]);
         let catalog = Catalog::load(store, pepper, config.shared_apis()).await.unwrap();
         let catalog = Arc::new(catalog);

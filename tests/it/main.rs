@@ -94,6 +94,10 @@ mod redis_gateways;
 /// A client that sends exactly the bytes it is told to.
 mod raw_http;
 
+/// Admitting while the store is away, and settling afterwards.
+#[cfg(feature = "redis")]
+mod local_mode;
+
 /// Requests in flight, and shadow mode.
 mod in_flight;
 

@@ -1,6 +1,6 @@
 //! Asking for units of a quota, and giving them back.
 
-use crate::domain::counter::Window;
+use crate::domain::counter::{ProcessId, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCall};
 use crate::domain::limit::Period;
 use crate::domain::period::window_at;
@@ -50,6 +50,7 @@ impl Ledger {
         cost: u64,
     ) -> Result<(), StoreError> {
         let started = self.clock.boot();
+        self.pay_debts(Some(&charge.slot.key)).await?;
         let mut now_unix = self.clock.unix();
         let mut windows_tried = 0;
         while windows_tried < WINDOWS_TRIED_MAX {
@@ -69,6 +70,7 @@ impl Ledger {
                     let q = sent.reserve.call.cell.last_call;
                     let reply = QuotaReply { incarnation, q, answer, copy };
                     if self.accept(charge, terms, &sent, &reply, ends_in_ms) == Accepted::Yes {
+                        self.settle(&charge.slot);
                         return Ok(());
                     }
                 }
@@ -264,17 +266,26 @@ impl Ledger {
             let member = self.store.member(self.store.shard(&slot.key));
             let _late = quota.held.accept(&member, &QuotaReply { incarnation, q, answer, copy });
         }
+        self.settle(slot);
         Ok(())
     }
 }
 
 /// A call that only reports and returns.
-fn release(process: crate::domain::counter::ProcessId, cell: Cell) -> QuotaCall {
+fn release(process: ProcessId, cell: Cell) -> QuotaCall {
     QuotaCall { process, cell, limit: 0, generation: 0, want: 0, need: 0, least: 0, live: 1 }
 }
 
 /// When a window ends by this process's clock, at the earliest. The store's milliseconds are cut
 /// off, so one more goes.
+/// A call that tells what an ended process admitted by itself: its last one. Told again it changes
+/// nothing.
+pub(super) fn settlement(process: ProcessId, first_call: u64, local: u64) -> QuotaCall {
+    /// Above all calls that a process can have made, and exact in a double.
+    const LAST_CALL: u64 = (1 << 53) - 1;
+    release(process, Cell { first_call, last_call: LAST_CALL, local, ..Cell::default() })
+}
+
 fn end_of(sent: BootNs, ends_in_ms: u64) -> BootNs {
     let margin = (ends_in_ms / CLOCK_SPEED_DIVISOR).saturating_add(1);
     // In the last millisecond there would be nothing left to ask for.

@@ -22,6 +22,7 @@ impl Ledger {
     /// Returns what is idle and forgets what nobody refers to. Runs about once a second.
     pub(in crate::enforce) async fn sweep(&self) {
         self.round_trip.fade();
+        self.sweep_shares().await;
         let now = self.clock.boot();
         self.return_all(|slot| is_idle(slot, now)).await;
         let crowded = REMEMBERED_MAX < self.slots.len();
