@@ -91,6 +91,10 @@ mod redis_registry;
 #[cfg(feature = "redis")]
 mod redis_gateways;
 
+/// Real gateways whose Redis is away: shares, and their settlement.
+#[cfg(feature = "redis")]
+mod redis_local;
+
 /// A client that sends exactly the bytes it is told to.
 mod raw_http;
 

@@ -43,7 +43,8 @@ impl Place {
 fn a_gateway_imports_enforces_and_starts_again_with_what_redis_keeps() {
     let (mut server, upstream) = (RedisServer::durable(), Upstream::start());
     let place = Place::start(&server, &upstream);
-    let plan = json!({"RateLimit": 100, "Per": 1, "Quota": 5, "QuotaRenewalRate": 3600});
+    let plan = json!({"RateLimit": 100, "Per": 1, "Quota": 5, "QuotaRenewalRate": 3600,
+                      "OnStoreUnavailable": "closed"});
     place.gateway.import("token-of-a-robot", plan);
     for left in [4, 3] {
         let answer = place.gateway.get("/a/x", "token-of-a-robot");
