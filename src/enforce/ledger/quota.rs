@@ -276,8 +276,6 @@ fn release(process: ProcessId, cell: Cell) -> QuotaCall {
     QuotaCall { process, cell, limit: 0, generation: 0, want: 0, need: 0, least: 0, live: 1 }
 }
 
-/// When a window ends by this process's clock, at the earliest. The store's milliseconds are cut
-/// off, so one more goes.
 /// A call that tells what an ended process admitted by itself: its last one. Told again it changes
 /// nothing.
 pub(super) fn settlement(process: ProcessId, first_call: u64, local: u64) -> QuotaCall {
@@ -286,6 +284,8 @@ pub(super) fn settlement(process: ProcessId, first_call: u64, local: u64) -> Quo
     release(process, Cell { first_call, last_call: LAST_CALL, local, ..Cell::default() })
 }
 
+/// When a window ends by this process's clock, at the earliest. The store's milliseconds are cut
+/// off, so one more goes.
 fn end_of(sent: BootNs, ends_in_ms: u64) -> BootNs {
     let margin = (ends_in_ms / CLOCK_SPEED_DIVISOR).saturating_add(1);
     // In the last millisecond there would be nothing left to ask for.
