@@ -241,12 +241,12 @@ impl Enforcer {
 
     /// Returns what is idle, publishes sizes and stores usage. Call it about once a second.
     pub async fn sweep(&self) {
-        self.history.sweep(self.catalog.store(), &*self.clock).await;
         self.ledger.sweep().await;
         let (counters, held) = self.ledger.totals();
         self.metrics.sizes(self.sessions.len(), counters, held);
         self.metrics.in_flight(self.in_flight.sweep());
         self.metrics.debt(self.ledger.debt());
+        self.history.sweep(self.catalog.store(), &*self.clock).await;
     }
 
     /// Lets plans that say so admit this gateway's share while the store is away, written down in

@@ -143,14 +143,18 @@ impl History {
         }
         // What no session points to, and what is stored, needs no place here.
         self.tallies.retain(|_, tally| 1 < Arc::strong_count(tally) || !tally.counts().is_none());
+        // Of a store that does not answer once is not asked again: whoever sweeps has more to do.
+        let mut away = false;
         for (group, counted) in groups {
             let more: BTreeMap<u64, Counts> =
                 counted.iter().map(|(credential, _, counts)| (credential.0, *counts)).collect();
-            if let Err(error) = add(store, at.0 / DAY_MS, group, &more).await {
+            if !away && let Err(error) = add(store, at.0 / DAY_MS, group, &more).await {
                 tracing::warn!(%error, "usage could not be stored; it is tried again");
+                away = true;
+            }
+            if away {
                 for (credential, tally, counts) in counted {
-                    tally.give_back(counts);
-                    self.tallies.entry(credential).or_insert(tally);
+                    self.tallies.entry(credential).or_insert(tally).give_back(counts);
                 }
             }
         }

@@ -11,11 +11,13 @@ use crate::domain::denial::Denial;
 use crate::domain::grant::{Defaults, Grant, Limit, LimitSpec};
 use crate::domain::merge::{Merged, Mode};
 use crate::domain::reading::{LIMITS_MAX, LimitKind};
+use crate::domain::time::BootNs;
 use crate::domain::token::TokenHash;
 use crate::enforce::history::Tally;
 use crate::enforce::in_flight::{InFlight, Places};
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{Charge, ChargeLimit};
+use crate::enforce::usage::Usage;
 use crate::store::Generation;
 
 /// One token's credential, ready to decide.
@@ -30,6 +32,9 @@ pub(super) struct Session {
     pub(super) outcome: Result<Granted, Denial>,
     /// Where its requests are counted.
     pub(super) tally: Arc<Tally>,
+    /// What its holder was last told of its limits, and when. Held while the store is asked, so
+    /// that it is asked once for all who want to know.
+    pub(super) told: tokio::sync::Mutex<Option<(BootNs, Arc<Usage>)>>,
 }
 
 /// What the store says of a token.
@@ -99,7 +104,8 @@ impl Session {
                 Err(Denial::PoliciesUnusable)
             }
         };
-        Self { record, version: snapshot.version, fault, outcome, tally }
+        let told = tokio::sync::Mutex::default();
+        Self { record, version: snapshot.version, fault, outcome, tally, told }
     }
 
     /// Whether the credential may be used on an API of this organisation at all.

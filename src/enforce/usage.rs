@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::catalog::Looked;
 use crate::domain::counter::Window;
@@ -13,9 +14,12 @@ use crate::domain::limit::{Period, Quota, Rate};
 use crate::domain::period::window_at;
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
+use crate::enforce::session::Session;
 use crate::enforce::{Days, Enforcer, Refusal};
 use crate::store::{CounterStore, StoreError};
 
+/// For how long a token's holder is told the same, in milliseconds.
+const TOLD_MS: u64 = 1_000;
 /// How often a window is looked for by the store's clock: only a clock that runs wild needs more.
 const WINDOWS_TRIED_MAX: usize = 3;
 
@@ -107,18 +111,22 @@ impl Enforcer {
         Ok(Some(usage(refused, limits)))
     }
 
-    /// The same for whoever holds the token. Asking is charged to nothing; it costs some reads of the
-    /// store.
+    /// The same for whoever holds the token. Asking is charged to nothing, and costs the store some
+    /// reads a second at most, however often it is done.
     ///
     /// # Errors
     /// Why the token is refused, as every request with it is.
-    pub async fn own_usage(&self, token: Option<&[u8]>, client: IpAddr) -> Result<Usage, Refusal> {
+    pub async fn own_usage(
+        &self,
+        token: Option<&[u8]>,
+        client: IpAddr,
+    ) -> Result<Arc<Usage>, Refusal> {
         let session = self.find_by(token, client, |_| true).await?;
         let deadline_ms = u64::try_from(self.settings.store_timeout.as_millis());
         let timeout = StoreError::Timeout { deadline_ms: deadline_ms.unwrap_or(u64::MAX) };
-        let asked = self.usage(&session.record.token);
-        let usage = tokio::time::timeout(self.settings.store_timeout, asked).await;
-        let usage = match usage.unwrap_or(Err(timeout)) {
+        // Who waits for another one's question waits no longer than for one of its own.
+        let told = tokio::time::timeout(self.settings.store_timeout, self.told(&session)).await;
+        let usage = match told.unwrap_or(Err(timeout)) {
             Ok(usage) => usage.ok_or_else(|| Refusal::new(Denial::TokenUnknown))?,
             Err(error) => {
                 self.store_failed(&error);
@@ -126,13 +134,29 @@ impl Enforcer {
                 return Err(Refusal { retry_ms: Some(1_000), ..refusal });
             }
         };
-        match usage.refused {
+        let over = usage.expires.is_some_and(|expires| expires <= self.clock.unix());
+        match usage.refused.or(over.then_some(Denial::Expired)) {
             Some(denial) => {
                 let credential = Some(usage.credential);
                 Err(Refusal { credential, ..Refusal::new(denial) })
             }
             None => Ok(usage),
         }
+    }
+
+    /// What a session's holder is told: at most a second old, and asked for once for all who want
+    /// to know.
+    async fn told(&self, session: &Session) -> Result<Option<Arc<Usage>>, StoreError> {
+        let mut told = session.told.lock().await;
+        let now = self.clock.boot();
+        if let Some((when, usage)) = &*told
+            && now.since_ms(*when) < TOLD_MS
+        {
+            return Ok(Some(Arc::clone(usage)));
+        }
+        let usage = self.usage(&session.record.token).await?.map(Arc::new);
+        *told = usage.clone().map(|usage| (now, usage));
+        Ok(usage)
     }
 
     /// How many requests credentials sent by day, for as long as that is kept. What other gateways

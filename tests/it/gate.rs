@@ -177,10 +177,21 @@ impl Gate {
 
     /// A call of the admin listener, by its whole path.
     pub async fn request(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        self.request_as(SECRET, method, path, body).await
+    }
+
+    /// The same with an admin token.
+    pub async fn request_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("authorization", SECRET)
+            .header("authorization", token)
             .body(Body::from(if body.is_null() { String::new() } else { body.to_string() }))
             .unwrap();
         let answer = self.admin.clone().oneshot(request).await.unwrap();

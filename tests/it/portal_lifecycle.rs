@@ -77,6 +77,22 @@ async fn a_generated_token_is_shown_once_where_that_is_configured() {
 }
 
 #[tokio::test]
+async fn who_may_only_read_is_shown_no_token() {
+    let gate = Gate::new().await;
+    let (plan, product, _) = gate.simple(unlimited()).await;
+    let (path, made) = standard(&gate, plan, product).await;
+    let body = json!({"Name": "reader", "Scopes": ["read"]});
+    let (_, reader) = gate.request("POST", "/v1/admin/tokens", body).await;
+    let reader = reader["Token"].as_str().unwrap();
+    for path in [format!("{path}/{}", made["ID"]), issued(&gate, &path, &made).await] {
+        let path = format!("/portal-api{path}");
+        let (status, shown) = gate.request_as(reader, "GET", &path, Value::Null).await;
+        assert_eq!(status.as_u16(), 200, "{shown}");
+        assert!(!shown.to_string().contains(made["KeyID"].as_str().unwrap()), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn custom_credential_rotate_and_revoke() {
     let gate = Gate::new().await;
     let plan = json!({"Name": "plan", "RateLimit": 2, "Per": 10, "Quota": 5,

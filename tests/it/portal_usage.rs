@@ -1,10 +1,12 @@
 //! What was used, for the portal's pages and for the holder of a token.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use turnpike::clock::{Clock, SystemClock};
 use turnpike::domain::denial::Denial;
+use turnpike::enforce::LimitUsed;
 
 use crate::gate::Gate;
 use crate::process::{Client, Gateway, Upstream};
@@ -249,4 +251,25 @@ fn events_of_a_quota_are_logged_without_its_token() {
     let events = events();
     assert!(events[0].contains("80") && events[1].contains("100"), "{events:?}");
     assert!(events.iter().all(|line| line.contains("c1/") && !line.contains("secret-token")));
+}
+
+#[tokio::test]
+async fn a_holder_that_asks_without_end_asks_the_store_once_a_second() {
+    let gate = Gate::new().await;
+    let plan = json!({"UnlimitedRateLimit": true, "Quota": 10, "QuotaRenewalRate": 3600,
+        "KeyExpiresIn": 60});
+    gate.simple(plan).await;
+    let ask = async || gate.enforcer.own_usage(Some(b"tok"), [192, 0, 2, 1].into()).await;
+    let first = ask().await.unwrap();
+    assert_eq!(gate.admitted("tok", "/a/x", 2).await, 2);
+    assert!(Arc::ptr_eq(&first, &ask().await.unwrap()), "the same answer");
+    gate.pass(S);
+    let second = ask().await.unwrap();
+    let LimitUsed::Quota { spread, .. } = &second.limits[0].used else { panic!() };
+    assert_eq!(spread.used, 2);
+    // What is told does not outlive the credential.
+    gate.pass(58 * S);
+    ask().await.unwrap();
+    gate.pass(S);
+    assert_eq!(ask().await.unwrap_err().denial, Denial::Expired);
 }
