@@ -79,6 +79,14 @@ pub struct Readings {
     at: Option<BootNs>,
 }
 
+/// How long after its charge a request may be written upstream, for a rate of this window: waiting
+/// for a connection is not late, a process that stood still is.
+fn late_ms(window_ms: u64) -> u64 {
+    const LATE_MS_MIN: u64 = 5;
+    const LATE_MS_MAX: u64 = 1_000;
+    (window_ms / 4).clamp(LATE_MS_MIN, LATE_MS_MAX)
+}
+
 impl Readings {
     /// None yet, of limits that are looked at, and charged if they allow it, at `now`.
     #[must_use]
@@ -90,6 +98,16 @@ impl Readings {
     #[must_use]
     pub fn when(&self) -> Option<BootNs> {
         self.at
+    }
+
+    /// By when a request charged to these must have been written upstream; after it, what was
+    /// charged may have left its rate's window. `None`: any time, since a quota's unit belongs to
+    /// its period whenever it arrives.
+    #[must_use]
+    pub fn write_by(&self) -> Option<BootNs> {
+        let rates = self.iter().filter(|reading| reading.kind == LimitKind::Rate);
+        let late_ms = rates.filter_map(|reading| reading.window_ms).map(late_ms).min()?;
+        Some(self.at?.plus_ms(late_ms))
     }
 
     /// Adds one; beyond [`LIMITS_MAX`] it is left out.
@@ -136,6 +154,23 @@ mod tests {
         check(&[(50, 100), (5, 1_000)], 1);
         check(&[(1, 2), (400, 1_000)], 1);
         check(&[(0, 5), (0, 7)], 0);
+    }
+
+    #[test]
+    fn only_a_rate_is_to_be_written_in_time() {
+        let by = |limits: &[(LimitKind, u64)]| {
+            let mut readings = Readings::at(BootNs(0).plus_ms(100));
+            for (kind, window_ms) in limits.iter().copied() {
+                let window_ms = Some(window_ms);
+                readings.push(Reading { kind, limit: 9, remaining: 0, reset_ms: None, window_ms });
+            }
+            readings.write_by()
+        };
+        assert_eq!(by(&[(LimitKind::Quota, 1_000)]), None);
+        assert_eq!(by(&[(LimitKind::Rate, 60_000)]), Some(BootNs(0).plus_ms(1_100)));
+        let two = [(LimitKind::Rate, 60_000), (LimitKind::Rate, 1_000), (LimitKind::Quota, 4)];
+        assert_eq!(by(&two), Some(BootNs(0).plus_ms(350)));
+        assert_eq!(by(&[(LimitKind::Rate, 2)]), Some(BootNs(0).plus_ms(105)));
     }
 
     #[track_caller]

@@ -6,12 +6,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::domain::api::{Retry, Timeouts};
-use crate::domain::decision;
+use crate::domain::api::Timeouts;
 use crate::domain::denial::{Denial, Malformed};
 use crate::enforce::Permit;
 use crate::metrics::Attempt;
@@ -24,6 +23,12 @@ use crate::proxy::peer::Peer;
 use crate::proxy::published::{Published, Repeat};
 use crate::proxy::respond::X_REQUEST_ID;
 use crate::proxy::upstream::{self, Link, Pool, Relay, Sent, UpstreamError};
+
+mod again;
+#[cfg(test)]
+mod tests;
+
+use again::{Spare, charge_anew, repeat};
 
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const CREDENTIAL: HeaderName = HeaderName::from_static("x-turnpike-credential");
@@ -111,6 +116,7 @@ pub(super) async fn send(
     let mut route = Route { published, choice, tried: [0; TARGETS_MAX], count: 0, again: None };
     let mut failure = Denial::UpstreamUnreachable;
     let mut repeating: Option<Repeat<'_>> = None;
+    let mut write_by = permit.and_then(|permit| permit.readings().write_by());
     while let Some((at, peer)) = route.next() {
         let Some(place) = peer.enter(millis(api.timeouts.connect_ms)).await else {
             peer.metrics.attempt(Attempt::Overloaded);
@@ -122,7 +128,8 @@ pub(super) async fn send(
         request.headers_mut().insert(HOST, host.clone());
         call.record.sending(at, &transfer);
         let fresh = repeating.is_some();
-        let sent = exchange(&peer.pool, request, &api.timeouts, fresh).await;
+        let is_late = || write_by.is_some_and(|by| by < call.engine.state.clock.boot());
+        let sent = exchange(&peer.pool, request, &api.timeouts, fresh, is_late).await;
         call.record.returned();
         let failed = match sent {
             Ok((response, link)) => {
@@ -136,6 +143,14 @@ pub(super) async fn send(
         };
         drop(place);
         drop(repeating.take());
+        if let UpstreamError::Late = failed.error {
+            // What it was charged may count no more when it arrives: it is charged anew, once.
+            write_by = None;
+            request = *failed.unsent.ok_or(Denial::Internal)?;
+            charge_anew(call, outgoing, permit, &request).await?;
+            route.count = route.count.saturating_sub(1);
+            continue;
+        }
         failure = unanswered(call, published, peer, &failed.error, &transfer);
         if transfer.fault().is_some() {
             return Err(failure);
@@ -184,57 +199,6 @@ impl<'a> Route<'a> {
     }
 }
 
-/// What a request without a body can be made from once more.
-struct Spare {
-    method: Method,
-    headers: HeaderMap,
-}
-
-impl Spare {
-    /// Only of requests that mean the same when they come twice (RFC 9110, 9.2.2).
-    fn of(parts: &Parts, body: &Incoming, retry: &Retry) -> Option<Self> {
-        let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
-        let safe = retry.max != 0 && body.is_end_stream() && idempotent.contains(&parts.method);
-        safe.then(|| Self { method: parts.method.clone(), headers: parts.headers.clone() })
-    }
-
-    fn request(&self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
-    }
-}
-
-/// Whether a request that a target may have seen is sent once more: it costs its units again, and
-/// is one of few.
-async fn repeat<'p>(
-    call: &Call<'_>,
-    outgoing: &Outgoing<'p>,
-    permit: Option<&Permit>,
-    spare: &Spare,
-) -> Option<Repeat<'p>> {
-    let Outgoing { published, normal, rest, .. } = *outgoing;
-    let (state, api) = (&call.engine.state, &published.api);
-    let id = &api.id;
-    let Some(repeat) = published.repeat() else {
-        state.metrics.retry(id, "over_budget");
-        return None;
-    };
-    if let Some(permit) = permit {
-        let version = published.version_header.as_ref();
-        let version = version.and_then(|name| spare.headers.get(name)?.to_str().ok());
-        let method = spare.method.as_str();
-        let request = decision::Request { api, method, path: normal, rest, version };
-        if !state.enforcer.charge_again(permit, &request).await {
-            state.metrics.retry(id, "over_limit");
-            return None;
-        }
-    }
-    state.metrics.retry(id, "repeated");
-    Some(repeat)
-}
-
 fn answered(call: &Call<'_>, published: &Published, peer: &Peer, status: StatusCode) {
     if status.is_server_error() {
         peer.metrics.attempt(Attempt::Failed);
@@ -259,7 +223,7 @@ fn unanswered(
         peer.metrics.attempt(match error {
             UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => Attempt::Unconnected,
             UpstreamError::Broken(_) => Attempt::Broken,
-            UpstreamError::Timeout => Attempt::Late,
+            UpstreamError::Timeout | UpstreamError::Late => Attempt::Late,
         });
         published.failed(peer, call.engine.state.clock.boot());
     }
@@ -275,12 +239,14 @@ struct Failed {
     reused: bool,
 }
 
-/// One exchange with one target; over a new connection if that is asked for.
+/// One exchange with one target; over a new connection if that is asked for. `is_late` is asked in
+/// the poll that writes.
 async fn exchange(
     pool: &Pool,
     mut request: Request<RequestBody>,
     timeouts: &Timeouts,
     fresh: bool,
+    is_late: impl Fn() -> bool,
 ) -> Result<(Response<Incoming>, Box<Link>), Failed> {
     let (connect, first_byte) = (millis(timeouts.connect_ms), millis(timeouts.first_byte_ms));
     loop {
@@ -296,6 +262,11 @@ async fn exchange(
                 }
             },
         };
+        if is_late() {
+            pool.keep(link);
+            let unsent = Some(Box::new(request));
+            return Err(Failed { error: UpstreamError::Late, unsent, reused });
+        }
         match upstream::send(link, request, first_byte).await {
             Sent::Answered(response, link) => return Ok((response, link)),
             // The upstream had closed a connection that lay in the pool, and not a byte was
@@ -314,6 +285,8 @@ fn denial(error: &UpstreamError, transfer: &Transfer) -> Denial {
         (Some(BodyFault::TooLarge), _) => Denial::BodyTooLarge,
         (Some(BodyFault::Idle), _) => Denial::BodyTimeout,
         (Some(_), _) => Denial::BadRequest(Malformed::Syntax),
+        // It never gets here: it is charged anew, or refused.
+        (None, UpstreamError::Late) => Denial::RateExceeded,
         (None, UpstreamError::Connect(_)) => Denial::UpstreamUnreachable,
         (None, UpstreamError::ConnectTimeout | UpstreamError::Timeout) => Denial::UpstreamTimeout,
         (None, UpstreamError::Broken(_)) => Denial::UpstreamBroken,

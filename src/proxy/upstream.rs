@@ -51,6 +51,9 @@ pub(super) enum UpstreamError {
     /// The head of the answer did not come in time.
     #[error("no answer in time")]
     Timeout,
+    /// What the request was charged had run out before it could be written: nothing was.
+    #[error("what was charged has run out")]
+    Late,
 }
 
 impl UpstreamError {
@@ -58,7 +61,7 @@ impl UpstreamError {
     pub(super) fn is_cut(&self) -> bool {
         match self {
             Self::Broken(error) => !error.is_parse(),
-            Self::Connect(_) | Self::ConnectTimeout | Self::Timeout => false,
+            Self::Connect(_) | Self::ConnectTimeout | Self::Timeout | Self::Late => false,
         }
     }
 }
@@ -221,7 +224,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request, if it is good for one.
-    fn keep(&self, mut link: Box<Link>) {
+    pub(super) fn keep(&self, mut link: Box<Link>) {
         let mut nobody = Context::from_waker(Waker::noop());
         let stays = !self.named || self.addresses.load().contains(&link.address);
         if !stays || !link.is_usable(&mut nobody) {

@@ -1,0 +1,89 @@
+//! A request that goes upstream once more, or later than it was charged for.
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Request};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use crate::domain::api::Retry;
+use crate::domain::decision;
+use crate::domain::denial::Denial;
+use crate::enforce::Permit;
+use crate::proxy::body::RequestBody;
+use crate::proxy::call::Call;
+use crate::proxy::forward::Outgoing;
+use crate::proxy::published::Repeat;
+
+/// What a request without a body can be made from once more.
+pub(super) struct Spare {
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    /// Only of requests that mean the same when they come twice (RFC 9110, 9.2.2).
+    pub(super) fn of(parts: &Parts, body: &Incoming, retry: &Retry) -> Option<Self> {
+        let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
+        let safe = retry.max != 0 && body.is_end_stream() && idempotent.contains(&parts.method);
+        safe.then(|| Self { method: parts.method.clone(), headers: parts.headers.clone() })
+    }
+
+    pub(super) fn request(&self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+/// Whether a request that a target may have seen is sent once more: it costs its units again, and
+/// is one of few.
+pub(super) async fn repeat<'p>(
+    call: &Call<'_>,
+    outgoing: &Outgoing<'p>,
+    permit: Option<&Permit>,
+    spare: &Spare,
+) -> Option<Repeat<'p>> {
+    let published = outgoing.published;
+    let (state, id) = (&call.engine.state, &published.api.id);
+    let Some(repeat) = published.repeat() else {
+        state.metrics.retry(id, "over_budget");
+        return None;
+    };
+    if !charged_again(call, outgoing, permit, &spare.method, &spare.headers).await {
+        state.metrics.retry(id, "over_limit");
+        return None;
+    }
+    state.metrics.retry(id, "repeated");
+    Some(repeat)
+}
+
+/// Charges a request that was not written in time after its charge, or says why it may not go.
+pub(super) async fn charge_anew(
+    call: &Call<'_>,
+    outgoing: &Outgoing<'_>,
+    permit: Option<&Permit>,
+    request: &Request<RequestBody>,
+) -> Result<(), Denial> {
+    let id = &outgoing.published.api.id;
+    call.engine.state.metrics.retry(id, "late");
+    let charged = charged_again(call, outgoing, permit, request.method(), request.headers()).await;
+    if charged { Ok(()) } else { Err(Denial::RateExceeded) }
+}
+
+/// Charges a request that was admitted once more; says whether it may go.
+async fn charged_again(
+    call: &Call<'_>,
+    outgoing: &Outgoing<'_>,
+    permit: Option<&Permit>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> bool {
+    let Some(permit) = permit else { return true };
+    let Outgoing { published, normal, rest, .. } = *outgoing;
+    let version = published.version_header.as_ref();
+    let version = version.and_then(|name| headers.get(name)?.to_str().ok());
+    let (api, method) = (&published.api, method.as_str());
+    let request = decision::Request { api, method, path: normal, rest, version };
+    call.engine.state.enforcer.charge_again(permit, &request).await
+}
