@@ -16,9 +16,11 @@ mod away;
 mod hand;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use away::AwayLog;
 pub use hand::RateHand;
+pub use told::{Spent, is_told};
 
 /// Up to this rate a lease holds only what waits: every admitted request costs a call.
 pub const RATE_SINGLE_MAX: u64 = 64;

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::domain::counter::{CounterKey, Window};
 use crate::domain::limit::{Period, Rate};
-use crate::domain::ratelog::{AwayLog, RateHand};
+use crate::domain::ratelog::{AwayLog, RateHand, Spent};
 use crate::domain::reading::{LimitKind, QuotaShare, Reading};
 use crate::domain::shard::Held;
 use crate::domain::time::{BootNs, UnixMs};
@@ -53,6 +53,8 @@ pub(super) enum InHand {
 #[derive(Debug, Default)]
 pub(super) struct RateInHand {
     pub(super) hand: RateHand,
+    /// What was reported as spent of a long rate, in case the store loses it.
+    pub(super) spent: Spent,
     /// What was admitted of it while the store was away.
     pub(super) away: AwayLog,
     /// The rate that the last answered call carried: another one has to be told.

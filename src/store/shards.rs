@@ -26,6 +26,15 @@ pub struct Remembered {
     pub assertion: Assertion,
 }
 
+/// What a process remembers of one rate counter.
+#[derive(Clone, Debug)]
+pub struct RememberedRate {
+    /// Which counter.
+    pub key: CounterKey,
+    /// Units that count, and in how many milliseconds they leave.
+    pub told: Vec<(u64, u64)>,
+}
+
 /// A part of what a process remembers of one shard.
 #[derive(Clone, Debug)]
 pub struct AssertBatch<'a> {
@@ -33,8 +42,10 @@ pub struct AssertBatch<'a> {
     pub process: ProcessId,
     /// Live gateways, as the caller last read them.
     pub live: &'a BTreeSet<ProcessId>,
-    /// The counters.
+    /// Quota counters.
     pub counters: &'a [Remembered],
+    /// Rate counters.
+    pub rates: &'a [RememberedRate],
     /// Whether there are no more.
     pub last: bool,
 }

@@ -116,6 +116,27 @@ fn a_rate_is_never_exceeded_by_a_store_that_forgets() {
     verdict::rate_holds(&fleet, &key, 300, Duration::from_secs(1));
 }
 
+/// A window of minutes is not waited for in blindness: gateways tell what they spent of it.
+#[test]
+fn a_long_rate_is_exact_and_goes_on_when_the_store_forgets() {
+    const RATE: u64 = 900;
+    let (mut fleet, key) = forgetful(rate(RATE, 120));
+    let clients = fleet.load(&load());
+    for part in [3, 2] {
+        until("a part is used", PATIENCE, || RATE / part <= fleet.judge.count());
+        fleet.redis.restart();
+    }
+    until("the rate is used up", PATIENCE, || RATE * 97 / 100 <= fleet.judge.count());
+    let since = clients.now();
+    until("every gateway refuses", PATIENCE, || {
+        let tally = clients.tally(since);
+        (0..fleet.gateways())
+            .all(|n| tally.get(&(n, Ended::Status(429))).is_some_and(|count| 20 < *count))
+    });
+    verdict::requests(&fleet, &clients.stop());
+    verdict::rate_holds(&fleet, &key, RATE as usize, Duration::from_secs(120));
+}
+
 /// Records go with the counters: nobody is let in by what is remembered of them.
 #[test]
 fn a_store_that_was_emptied_opens_nothing() {

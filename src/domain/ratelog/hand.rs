@@ -95,6 +95,14 @@ impl RateHand {
         self.spent_since_answer
     }
 
+    /// Units that are in hand or were spent from it, by the instant they can last be spent.
+    pub(super) fn latest(&self) -> impl Iterator<Item = (BootNs, u64)> {
+        self.leases.iter().map(|lease| {
+            let last = if lease.left == 0 { lease.last_spent } else { lease.deadline };
+            (last, lease.left.saturating_add(lease.spent))
+        })
+    }
+
     /// Takes the leases out that are used up or too old, to be reported with the next call.
     ///
     /// The newest lease is reported too when it is empty: the sooner the store knows when its

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 
+use crate::domain::ratelog::is_told;
 use crate::domain::time::BootNs;
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{InHand, Slot};
 use crate::store::StoreError;
-use crate::store::shards::{AssertBatch, Remembered, ShardId};
+use crate::store::shards::{AssertBatch, Remembered, RememberedRate, ShardId};
 
 /// Counters in one batch: a script that takes a millisecond at the most.
 const BATCH_MAX: usize = 32;
@@ -54,9 +55,16 @@ impl Ledger {
             let slots = batches.next().unwrap_or_default();
             let known = slots.iter().filter_map(|slot| self.remembered(slot, now));
             let counters: Vec<Remembered> = known.collect();
+            let known = slots.iter().filter_map(|slot| remembered_rate(slot, now));
+            let rates: Vec<RememberedRate> = known.collect();
             let last = batches.peek().is_none();
-            let batch =
-                AssertBatch { process: self.process, live: &live, counters: &counters, last };
+            let batch = AssertBatch {
+                process: self.process,
+                live: &live,
+                counters: &counters,
+                rates: &rates,
+                last,
+            };
             self.store.assert(shard, &batch).await?;
             if last {
                 return Ok(());
@@ -76,4 +84,13 @@ impl Ledger {
         let assertion = quota.held.assertion(self.next_q());
         Some(Remembered { key: slot.key.clone(), window, anchor, assertion })
     }
+}
+
+/// What is remembered of a rate counter, where that is of use to the store.
+fn remembered_rate(slot: &Slot, now: BootNs) -> Option<RememberedRate> {
+    let state = slot.state.lock();
+    let InHand::Rate(held) = &state.hand else { return None };
+    let rate = held.rate.filter(|rate| is_told(*rate))?;
+    let told = held.spent.told(&held.hand, rate, now);
+    (!told.is_empty()).then(|| RememberedRate { key: slot.key.clone(), told })
 }

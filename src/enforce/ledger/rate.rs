@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::domain::limit::Rate;
-use crate::domain::ratelog::{RATE_SINGLE_MAX, RateCall, validity_ms};
+use crate::domain::ratelog::{RATE_SINGLE_MAX, RateCall, is_told, validity_ms};
 use crate::domain::time::BootNs;
 use crate::enforce::ledger::quota::HOLD_OFF_MS;
 use crate::enforce::ledger::{Ledger, spent_in};
@@ -39,6 +39,8 @@ impl Ledger {
         rate: Rate,
         cost: u64,
     ) -> Result<(), StoreError> {
+        let shard = self.store.shard(&charge.slot.key);
+        let life = self.store.member(shard).incarnation();
         let Some((call, sent)) = self.rate_call(charge, rate, cost) else { return Ok(()) };
         let reserve = RateReserve { key: charge.slot.key.clone(), call };
         let answer = self.store.rate(&reserve).await;
@@ -47,14 +49,20 @@ impl Ledger {
         state.answered = now;
         let InHand::Rate(held) = &mut state.hand else { return Ok(()) };
         match answer {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 self.round_trip.note(now.since_ns(sent));
+                // Read under the slot's lock, as for quotas: what a store granted before it lost
+                // writes is either told to it or not spent.
+                if self.store.member(shard).incarnation() != life {
+                    answer.granted = 0;
+                }
                 held.rate = Some(rate);
                 held.hand.merge(&answer, sent, reserve.call.validity_ms);
                 Ok(())
             }
             Err(error) => {
                 held.hold_off = now.plus_ms(HOLD_OFF_MS);
+                held.spent.take_back(&reserve.call.closes);
                 held.hand.reopen(&reserve.call.closes, now);
                 Err(error)
             }
@@ -72,6 +80,9 @@ impl Ledger {
         } else {
             held.hand.close_all(now)
         };
+        if is_told(rate) && self.store.may_forget() {
+            held.spent.add(&closes, rate, now);
+        }
         let hand = &mut held.hand;
         let limit = rate.requests.get();
         let used = limit.saturating_sub(hand.remaining(now));

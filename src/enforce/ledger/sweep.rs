@@ -82,7 +82,11 @@ fn is_forgettable(slot: &Slot, now: BootNs, crowded: bool) -> bool {
             let reported = hand.may_be_forgotten() && hand.is_heard();
             over || (reported && (crowded || quota.held.copy().is_none()))
         }
-        InHand::Rate(held) => held.hand.units(now) == 0,
+        InHand::Rate(held) => {
+            // What was spent of a long rate may still have to be told.
+            let told = |rate| !held.spent.told(&held.hand, rate, now).is_empty();
+            held.hand.units(now) == 0 && (crowded || !held.rate.is_some_and(told))
+        }
     };
     empty && !state.asking && state.waiting == 0
 }

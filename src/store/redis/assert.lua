@@ -1,16 +1,19 @@
 -- What a process remembers of counters of one shard, as `domain::shard::{Shard, Kept}::assert`.
 -- After shard.lua, whose keys and arguments it has.
 --
--- KEYS[2,4..]  the counters, as in quota.lua
+-- KEYS[2,4..]  the quota counters, as in quota.lua
 -- KEYS[3,5..]  when the rolling periods of each one's subject began, as in anchor.lua
+-- and after them, for each rate, what is told of it, as in rate.lua
 -- ARGV[4]  1: the last batch
--- ARGV[5]  how many live processes are listed; they follow, eight bytes each
--- then for each counter:
+-- ARGV[5]  how many quota counters there are
+-- ARGV[6]  how many live processes are listed; they follow, eight bytes each
+-- then for each quota counter:
 --   when it is forgotten, in ms since 1970, or empty
 --   when the periods began, in ms since 1970, or empty
 --   0, or 1 and the process's own totals: q0, q, g, r, s, d
 --   0, or 1 and a copy: written in, version, limit, generation, folded, how many cells, and
 --   for each: process, q0, q, g, r, s, d
+-- then for each rate: how many pairs, and these: in how many ms units leave, how many
 --
 -- Answers {echo, incarnation, 1 if it was taken in, else 0: LEARN}.
 local now = server_time()
@@ -19,7 +22,7 @@ if tonumber(ARGV[2]) < incarnation then
   return {ARGV[1], incarnation, 0}
 end
 
-local at = 5 -- The last argument read.
+local at = 6 -- The last argument read.
 local function following()
   at = at + 1
   return ARGV[at]
@@ -38,7 +41,7 @@ local function insert(names, name)
 end
 
 local listed = {process}
-for _ = 1, tonumber(ARGV[5]) do listed[#listed + 1] = following() end
+for _ = 1, tonumber(ARGV[6]) do listed[#listed + 1] = following() end
 if learning then
   for _, name in ipairs(listed) do insert(learning[3], name) end
   if ARGV[4] == '1' then insert(learning[4], process) end
@@ -116,7 +119,8 @@ local function learn(counter, cell, copy)
   end
 end
 
-for i = 2, #KEYS, 2 do
+local rates_from = 2 + 2 * tonumber(ARGV[5])
+for i = 2, rates_from - 1, 2 do
   local forgotten, anchor = following(), tonumber(following())
   if anchor then
     -- The oldest is the one that units were granted under.
@@ -146,6 +150,18 @@ for i = 2, #KEYS, 2 do
       counter.version, counter.written = counter.version + 1, incarnation
       save(KEYS[i], counter, forgotten)
     end
+  end
+end
+for i = rates_from, #KEYS do
+  local told, longest = {}, 0
+  for _ = 1, tonumber(following()) do
+    local pair = numbers(2)
+    longest = max(longest, pair[1])
+    told[#told + 1], told[#told + 2] = now + pair[1], pair[2]
+  end
+  if learning and 0 < longest then
+    redis.call('HSET', KEYS[i], process, pack(told))
+    redis.call('PEXPIRE', KEYS[i], whole(longest))
   end
 end
 return {ARGV[1], incarnation, 1}

@@ -25,7 +25,7 @@ use crate::store::{QuotaReserve, QuotaReserved, QuotaUsage, RateReserve, StoreEr
 /// counts as this one.
 pub(super) const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// The longest span sent, some 139 years: a time plus a span must stay exact too.
-const SPAN_MS_MAX: u64 = 1 << 42;
+pub(super) const SPAN_MS_MAX: u64 = 1 << 42;
 
 /// One in so many calls of a process names the processes that are not long gone, so that cells of
 /// others can be folded. It only saves memory.
@@ -169,7 +169,7 @@ impl Counters {
                 cmd.arg(close.age_ms.min(SPAN_MS_MAX));
             }
         };
-        let names = [keys.shard(shard), keys.rate(key)];
+        let names = [keys.shard(shard), keys.rate(key), keys.told(key)];
         // A look changes nothing, and nothing has to be confirmed.
         let ran = match call.q {
             0 => self.link.script(&self.rate, &names, self.deadline, arguments).await,
@@ -220,6 +220,7 @@ impl Counters {
         for Remembered { key, window, .. } in batch.counters {
             names.extend([keys.quota(key, window), keys.anchor(&key.subject)]);
         }
+        names.extend(batch.rates.iter().map(|known| keys.told(&known.key)));
         let arguments = |cmd: &mut Cmd| {
             caller(cmd, named, batch.process);
             shards::arguments(cmd, batch);

@@ -52,6 +52,12 @@ impl Keys {
         format!("{prefix}:{{s{:03}}}r:{key}", shard(&key.subject).0)
     }
 
+    /// What is told of a rate counter after a loss.
+    pub(super) fn told(&self, key: &CounterKey) -> String {
+        let Self { prefix, .. } = self;
+        format!("{prefix}:{{s{:03}}}t:{key}", shard(&key.subject).0)
+    }
+
     /// When a subject's rolling periods began.
     pub(super) fn anchor(&self, subject: &Subject) -> String {
         format!("{}:{{s{:03}}}f:{subject}", self.prefix, shard(subject).0)

@@ -4,6 +4,7 @@
 -- KEYS[2]  the log, a string of four MessagePack values: the time of writing (`base`, in ms since
 --          1970); {process, last q, when}...; {process, q, expiry, units}...; and closed units as
 --          one list (leaves, units, leaves, units...), ascending. All times are relative to base.
+-- KEYS[3]  after a loss, what is told of it, a hash: per process MessagePack of (leaves, units...)
 -- ARGV[4]  empty: this server's TIME counts. Tests say another time here.
 -- ARGV[5]  q, the call's number among all calls of the process; 0 only reads
 -- ARGV[6,7]  the rate: requests, and the window they are counted in, in ms
@@ -14,11 +15,12 @@
 -- Answers {echo, now, incarnation, granted, free, wait in ms, reset in ms}.
 local SINGLE_MAX = 64 -- Up to this rate leaving times are not rounded.
 local LOG_STEPS = 128
+local LONG_MS = 60000 -- Rates of a longer window are told after a loss, and not blind.
 local LATE_MS = 10000 -- The longest a call may be on its way: for so long an idle log is kept.
 local SILENT_MS = 3600000 -- A process that has not called for an hour is over.
 
 local now = server_time()
-local incarnation, blind = keep_up(now)
+local incarnation, blind, learning = keep_up(now)
 now = tonumber(ARGV[4]) or now
 local q = tonumber(ARGV[5])
 local requests, per = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -53,6 +55,43 @@ if stored then
       closed[#closed + 1] = left[i + 1]
       used = used + left[i + 1]
     end
+  end
+end
+
+-- What processes told after a loss: at each instant to come the log counts what it counted or what
+-- was told, whichever is more. Open leases are among it, and so closed.
+local retold = LONG_MS < per and not learning and redis.call('EXISTS', KEYS[3]) == 1
+if retold then
+  local known, instants = {}, {}
+  local function add(leaves, units, place)
+    if not known[leaves] then
+      known[leaves] = {0, 0}
+      instants[#instants + 1] = leaves
+    end
+    known[leaves][place] = known[leaves][place] + units
+  end
+  for i = 1, #closed, 2 do add(closed[i], closed[i + 1], 1) end
+  for _, lease in ipairs(open) do add(lease[3] + tail, lease[4], 1) end
+  local told = redis.call('HVALS', KEYS[3])
+  for _, packed in ipairs(told) do
+    local pairs_told = cunpack(packed)
+    for i = 1, #pairs_told, 2 do
+      if now < pairs_told[i] then add(pairs_told[i], pairs_told[i + 1], 2) end
+    end
+  end
+  table.sort(instants)
+  open, closed, used = {}, {}, 0
+  local here, there, leaving = 0, 0, {}
+  for i = #instants, 1, -1 do
+    local units = known[instants[i]]
+    here, there = here + units[1], there + units[2]
+    if used < max(here, there) then
+      leaving[#leaving + 1] = {instants[i], max(here, there) - used}
+    end
+    used = max(here, there)
+  end
+  for i = #leaving, 1, -1 do
+    closed[#closed + 1], closed[#closed + 2] = leaving[i][1], leaving[i][2]
   end
 end
 
@@ -106,6 +145,7 @@ local free, granted = max(0, requests - used), 0
 -- After a loss nobody knows what counts: nothing is free until all of it must have left. A lease
 -- may be spent from for a quarter of the window.
 local unseen = blind + tail + floor(per / 4) - now
+if LONG_MS < per then unseen = learning and max(1, learning[2] - now) or 0 end
 if 0 < unseen then free = 0 end
 if not repeated and least <= free and 0 < free then
   granted = min(free, max(tonumber(ARGV[9]), tonumber(ARGV[8])))
@@ -143,8 +183,11 @@ if free < target then
 end
 
 wait, reset = max(wait, unseen), max(reset, unseen)
+-- Soon more is known.
+if LONG_MS < per and learning then wait = unseen end
 
 if not repeated then
+  if retold then redis.call('DEL', KEYS[3]) end
   for _, caller in ipairs(calls) do caller[3] = caller[3] - now end
   for _, lease in ipairs(open) do lease[3] = lease[3] - now end
   for i = 1, #closed, 2 do closed[i] = closed[i] - now end

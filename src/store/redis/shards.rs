@@ -7,9 +7,9 @@ use tokio::sync::Notify;
 use crate::domain::counter::{CounterKey, Window};
 use crate::domain::lease::Cell;
 use crate::domain::shard::{CounterCopy, Incarnation, Member};
-use crate::store::redis::counters::{NUMBER_MAX, time};
+use crate::store::redis::counters::{NUMBER_MAX, SPAN_MS_MAX, time};
 use crate::store::redis::keys::{self, SHARDS};
-use crate::store::shards::{AssertBatch, Remembered, ShardId};
+use crate::store::shards::{AssertBatch, Remembered, RememberedRate, ShardId};
 
 /// A counter is kept so long past its window at the most, in milliseconds; `quota.lua` says it too.
 const KEPT_MS_MAX: u64 = 86_400_000;
@@ -82,7 +82,7 @@ impl Shards {
 
 /// The arguments of `assert.lua` after the caller's name.
 pub(super) fn arguments(cmd: &mut Cmd, batch: &AssertBatch<'_>) {
-    cmd.arg(u8::from(batch.last)).arg(batch.live.len());
+    cmd.arg(u8::from(batch.last)).arg(batch.counters.len()).arg(batch.live.len());
     for process in batch.live {
         cmd.arg(process.0.to_be_bytes().as_slice());
     }
@@ -111,6 +111,12 @@ pub(super) fn arguments(cmd: &mut Cmd, batch: &AssertBatch<'_>) {
             None => {
                 cmd.arg(0);
             }
+        }
+    }
+    for RememberedRate { told, .. } in batch.rates {
+        cmd.arg(told.len());
+        for (in_ms, units) in told {
+            cmd.arg((*in_ms).min(SPAN_MS_MAX)).arg((*units).min(NUMBER_MAX));
         }
     }
 }

@@ -9,7 +9,7 @@ use turnpike::domain::counter::{CounterKey, ProcessId, Window};
 use turnpike::domain::lease::QuotaCall;
 use turnpike::domain::ratelog::{RateCall, rate};
 use turnpike::domain::shard::{Assertion, At, Held, Kept, QuotaReply, RunId, Shard, Stage};
-use turnpike::store::shards::{AssertBatch, Remembered, ShardId};
+use turnpike::store::shards::{AssertBatch, Remembered, RememberedRate, ShardId};
 use turnpike::store::{
     AnyStore, CounterStore, QuotaReserve, QuotaReserved, RateReserve, StoreError,
 };
@@ -49,13 +49,17 @@ impl Gateway {
         }
     }
 
-    /// What a gateway does about once a second.
-    async fn keep_up(&mut self, key: &CounterKey, window: Window, live: &[u64]) {
+    async fn poll_until_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.store.poll().await.is_err() {
             assert!(Instant::now() < deadline, "the store does not come back");
             tokio::task::yield_now().await;
         }
+    }
+
+    /// What a gateway does about once a second.
+    async fn keep_up(&mut self, key: &CounterKey, window: Window, live: &[u64]) {
+        self.poll_until_up().await;
         let live = live.iter().copied().map(ProcessId).collect();
         for shard in self.store.unasserted() {
             let mut counters = Vec::new();
@@ -65,7 +69,7 @@ impl Gateway {
                 counters.push(Remembered { key: key.clone(), window, anchor: None, assertion });
             }
             let (process, counters) = (self.process, &counters[..]);
-            let batch = AssertBatch { process, live: &live, counters, last: true };
+            let batch = AssertBatch { process, live: &live, counters, rates: &[], last: true };
             self.store.assert(shard, &batch).await.unwrap();
         }
     }
@@ -131,7 +135,13 @@ async fn the_first_use_is_told_again() {
     let shard = a.store.shard(&key);
     let counters = [Remembered { key: key.clone(), window, anchor: Some(first), assertion }];
     let live = [ProcessId(1)].into();
-    let batch = AssertBatch { process: ProcessId(1), live: &live, counters: &counters, last: true };
+    let batch = AssertBatch {
+        process: ProcessId(1),
+        live: &live,
+        counters: &counters,
+        rates: &[],
+        last: true,
+    };
     a.store.assert(shard, &batch).await.unwrap();
     assert_eq!(a.store.first_use(&key.subject).await.unwrap(), Some(first));
 }
@@ -176,6 +186,60 @@ async fn a_rate_is_blind_for_a_window_and_a_quarter() {
         q += 1;
     }
     assert!(Duration::from_millis(1_000) <= begun.elapsed());
+}
+
+/// A rate of a longer window is told by age: once, whether the store had lost it or not.
+async fn a_long_rate_is_told(server: &mut RedisServer, lose: impl FnOnce(&mut RedisServer)) {
+    let (a, b) = (Gateway::new(server, 1).await, Gateway::new(server, 2).await);
+    let key = key(1, "r");
+    let take = |process, q, need| {
+        let rate = rate(100, 3_600_000).unwrap();
+        RateReserve {
+            key: key.clone(),
+            call: RateCall { rate, least: 1, ..lease(process, q, 5, need) },
+        }
+    };
+    assert_eq!(a.store.rate(&take(1, 1, 10)).await.unwrap().granted, 10);
+    assert_eq!(b.store.rate(&take(2, 1, 20)).await.unwrap().granted, 20);
+    lose(server);
+    let live = [1, 2].map(ProcessId).into();
+    let shard = a.store.shard(&key);
+    for (gateway, units) in [(&a, 10), (&b, 20), (&a, 10)] {
+        gateway.poll_until_up().await;
+        let told = vec![(3_603_500, units - 3), (3_603_900, 3)];
+        let rates = [RememberedRate { key: key.clone(), told }];
+        let (process, counters) = (gateway.process, &[][..]);
+        let batch = AssertBatch { process, live: &live, counters, rates: &rates, last: true };
+        gateway.store.assert(shard, &batch).await.unwrap();
+        let waits = gateway.store.rate(&take(3, 1, 1)).await.unwrap();
+        assert_eq!((waits.granted, waits.free), (0, 0), "it is learning");
+        assert!((1..=5_000).contains(&waits.wait_ms), "{waits:?}");
+    }
+    let begun = Instant::now();
+    let mut q = 2;
+    let answer = loop {
+        let answer = a.store.rate(&take(1, q, 100)).await.unwrap();
+        if 0 < answer.granted {
+            break answer;
+        }
+        q += 1;
+        assert!(begun.elapsed() < Duration::from_secs(4), "all have told");
+    };
+    assert_eq!((answer.granted, answer.free), (70, 0));
+    assert!((3_600_000..=3_604_000).contains(&answer.wait_ms), "{answer:?}");
+    assert_eq!(b.store.rate(&take(2, 2, 100)).await.unwrap().granted, 0);
+}
+
+#[tokio::test]
+async fn a_long_rate_that_was_lost_is_told() {
+    let mut server = RedisServer::start();
+    a_long_rate_is_told(&mut server, RedisServer::restart).await;
+}
+
+#[tokio::test]
+async fn a_long_rate_that_was_not_lost_is_not_counted_twice() {
+    let mut server = RedisServer::durable();
+    a_long_rate_is_told(&mut server, RedisServer::restart).await;
 }
 
 /// One step: whose turn, what happens, a number, and an odd one.
@@ -294,6 +358,7 @@ impl History<'_> {
                 process: ProcessId(who),
                 live: &[ProcessId(9)].into(),
                 counters: &[known],
+                rates: &[],
                 last: true,
             };
             self.bench.store.assert(self.shard, &batch).await.unwrap();
