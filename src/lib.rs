@@ -20,4 +20,6 @@ pub mod enforce;
 pub mod admin;
 pub mod proxy;
 
+pub mod client;
+
 pub mod app;

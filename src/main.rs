@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use turnpike::app::{App, AppError, Ended, Inherited, Source, demo};
+use turnpike::client::{ClientError, import, tokens};
 use turnpike::config::{Config, ConfigError, Overrides};
 use turnpike::telemetry;
 
@@ -15,6 +16,9 @@ const EXIT_CONFIG: u8 = 78;
 const EXIT_UNAVAILABLE: u8 = 69;
 /// A bug of ours (`EX_SOFTWARE`).
 const EXIT_BUG: u8 = 70;
+
+/// A command of the admin listener could not be done.
+const EXIT_NOT_DONE: u8 = 2;
 
 /// Gateway-side auth and quota enforcement proxy with exact limits.
 #[derive(Debug, Parser)]
@@ -41,6 +45,14 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Import credentials from a file, through the admin listener. Exits with 1 when lines have
+    /// faults, with 2 when it could not be done.
+    Import(import::Arguments),
+    /// Make, list and revoke admin tokens, through the admin listener.
+    AdminToken {
+        #[command(subcommand)]
+        action: tokens::Action,
+    },
     /// Run a gateway with an upstream, an API and a token to try, in a temporary folder.
     Demo,
 }
@@ -55,8 +67,24 @@ fn main() -> ExitCode {
             }
             Err(_) => ExitCode::from(1),
         },
+        Command::Import(arguments) => match import::run(&arguments) {
+            Ok(import::Outcome::Clean) => ExitCode::SUCCESS,
+            Ok(import::Outcome::Faults) => ExitCode::from(1),
+            Ok(import::Outcome::BrokeOff) => ExitCode::from(EXIT_NOT_DONE),
+            Err(error) => not_done(&error),
+        },
+        Command::AdminToken { action } => match tokens::run(&action) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => not_done(&error),
+        },
         Command::Demo => end(demo::run()),
     }
+}
+
+/// Says why a command of the admin listener was not done.
+fn not_done(error: &ClientError) -> ExitCode {
+    eprintln!("turnpike: {}", telemetry::chain(error));
+    ExitCode::from(EXIT_NOT_DONE)
 }
 
 /// The file, with everything that is said instead of it. Faults are told on standard error.

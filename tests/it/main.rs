@@ -80,6 +80,9 @@ mod process_stop;
 /// Reload, upgrade, stop, targets that die and return, under load.
 mod process_change;
 
+/// The command line as a client.
+mod command_line;
+
 /// Import a token, enforce it, forward.
 mod main_job;
 

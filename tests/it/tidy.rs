@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("enforce", &["domain", "clock", "catalog", "store", "metrics"]),
     ("proxy", &["domain", "clock", "enforce", "catalog", "metrics", "telemetry", "config"]),
     ("admin", &["domain", "clock", "wire", "catalog", "store", "metrics", "telemetry", "enforce"]),
+    ("client", &[]),
     ("config", &["domain", "store"]),
     (
         "app",
