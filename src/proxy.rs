@@ -14,7 +14,8 @@
 //! * It drops what it has not flushed when an answer's body fails, and with `pipeline_flush` an
 //!   answer beside unread bytes.
 //!
-//! Trailers are dropped both ways: nothing has looked at them. An upgrade is not passed on.
+//! Trailers go on both ways without what must not stand in them (`head::trailers`); over HTTP/1.1 hyper
+//! sends those that `Trailer` names, to a client that says `TE: trailers`.
 
 use std::net;
 use std::pin::pin;
@@ -36,6 +37,7 @@ use crate::enforce::Enforcer;
 use crate::metrics::Metrics;
 use crate::telemetry::AccessLog;
 
+mod answer;
 mod body;
 mod call;
 mod connection;
@@ -53,6 +55,7 @@ mod published;
 mod record;
 mod respond;
 mod rules;
+mod tunnel;
 mod upkeep;
 mod upstream;
 

@@ -1,13 +1,15 @@
 //! `[[apis]]`
 
 mod exchange;
+mod protocols;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::reader::Reader;
-use crate::domain::api::{Api, Auth, TokenSources, Versions};
+use crate::domain::api::{Api, Auth, TokenSources, UpstreamHttp, Versions};
 use crate::domain::id::{ApiId, OrgId};
 use crate::domain::path::EncodedSlash;
 use crate::domain::route::{Host, ListenPath};
@@ -18,12 +20,12 @@ pub(super) const DEFAULT_ORG: &str = "default";
 /// `mod_reqtimeout`.
 const BODY_RATE_MIN: u64 = 500;
 
-pub(super) fn read(top: &mut Reader<'_>) -> Vec<Api> {
+pub(super) fn read(top: &mut Reader<'_>, folder: &Path) -> Vec<Api> {
     let mut ids: BTreeMap<String, usize> = BTreeMap::new();
     let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut n = 0;
     top.sections("apis", |r| {
-        let api = one(r);
+        let api = one(r, folder);
         if let Some(api) = &api {
             if let Some(first) = ids.insert(api.id.to_string(), n) {
                 r.fault("id", format!("is the id of apis[{first}] too"));
@@ -44,7 +46,7 @@ pub(super) fn read(top: &mut Reader<'_>) -> Vec<Api> {
     })
 }
 
-fn one(r: &mut Reader<'_>) -> Option<Api> {
+fn one(r: &mut Reader<'_>, folder: &Path) -> Option<Api> {
     let id: Option<ApiId> = required(r, "id");
     let org: Option<OrgId> = r.parsed("org").or_else(|| DEFAULT_ORG.parse().ok());
     let name = r.text("name");
@@ -54,6 +56,11 @@ fn one(r: &mut Reader<'_>) -> Option<Api> {
     let auth = auth(r);
     let preflight = r.section("cors", exchange::preflight);
     let versions = versions(r);
+    let upstream_http = protocols::http(r);
+    let upgrades = protocols::upgrades(r, upstream_http);
+    let upstream_tls = protocols::tls(r, folder, &targets);
+    // Streams of messages come over HTTP/2, and may be silent for long.
+    let rate_min = if upstream_http == UpstreamHttp::Two { 0 } else { BODY_RATE_MIN };
     let api = Api {
         name: name.unwrap_or_else(|| id.as_ref().map_or(String::new(), ToString::to_string)).into(),
         id: id?,
@@ -77,7 +84,10 @@ fn one(r: &mut Reader<'_>) -> Option<Api> {
         limit_headers: r.flag("limit_headers", true),
         identity_headers: r.flag("identity_headers", false),
         body_bytes_max: r.number("body_bytes_max", 10 * 1024 * 1024, 0..=1 << 40),
-        body_rate_min: r.number("body_rate_min", BODY_RATE_MIN, 0..=1 << 30),
+        body_rate_min: r.number("body_rate_min", rate_min, 0..=1 << 30),
+        upgrades,
+        upstream_http,
+        upstream_tls,
         timeouts: upstream::timeouts(r),
         shadow: r.flag("shadow", false),
     };

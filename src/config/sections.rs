@@ -30,7 +30,7 @@ pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Opti
     let policies = top.section("policies", policies);
     let portal = top.section("portal", portal);
     let log = top.section("log", |r| log(r, folder));
-    let apis = apis::read(&mut top);
+    let apis = apis::read(&mut top, folder);
     top.finish();
     Some(Config { proxy, admin: admin?, ops, store, auth, policies, portal, log, apis, fixed })
 }

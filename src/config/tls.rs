@@ -11,7 +11,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
+};
+
+use crate::domain::api::{UpstreamHttp, UpstreamTls};
 
 /// The certificates of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,10 +109,6 @@ impl TlsFiles {
     /// What the files are now.
     #[must_use]
     pub fn stamps(&self) -> Vec<Stamp> {
-        let stamp = |path: &PathBuf| {
-            let meta = std::fs::metadata(path).ok()?;
-            Some((meta.modified().ok()?, meta.len(), meta.ino()))
-        };
         self.pairs.iter().flat_map(|(own, key)| [stamp(own), stamp(key)]).collect()
     }
 }
@@ -131,6 +131,61 @@ pub fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         return Err("has no certificate in it".to_owned());
     }
     Ok(chain)
+}
+
+/// The authorities in a file.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(path)? {
+        roots.add(certificate).map_err(|error| format!("has an unusable authority: {error}"))?;
+    }
+    Ok(roots)
+}
+
+/// What connections to upstreams are made with.
+///
+/// # Errors
+/// What is wrong with the files.
+pub fn client(files: &UpstreamTls, http: UpstreamHttp) -> Result<Arc<ClientConfig>, String> {
+    let roots = match &files.ca {
+        Some(ca) => roots(Path::new(ca.as_ref()))?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            // One that cannot be read is one that nothing is trusted for.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(ALL_VERSIONS)
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let mut config = match &files.client {
+        None => config.with_no_client_auth(),
+        Some((own, key)) => config
+            .with_client_auth_cert(chain(Path::new(&**own))?, private_key(Path::new(&**key))?)
+            .map_err(|error| error.to_string())?,
+    };
+    config.alpn_protocols = match http {
+        UpstreamHttp::One => vec![b"http/1.1".to_vec()],
+        UpstreamHttp::Two => vec![b"h2".to_vec()],
+    };
+    Ok(Arc::new(config))
+}
+
+/// What the files for an upstream are now.
+#[must_use]
+pub fn client_stamps(files: &UpstreamTls) -> Vec<Stamp> {
+    let client = files.client.iter().flat_map(|(own, key)| [own, key]);
+    files.ca.iter().chain(client).map(|path| stamp(Path::new(&**path))).collect()
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
 /// A key, in PKCS#8, PKCS#1 or SEC1.

@@ -10,7 +10,10 @@ pub mod exchange;
 pub mod upstream;
 
 pub use exchange::{ExchangeRules, HeaderRules, Network, Networks};
-pub use upstream::{Balance, Breaker, Ejection, Health, Retry, Target, Timeouts, UpstreamRules};
+pub use upstream::{
+    Balance, Breaker, Ejection, Health, Retry, Target, Timeouts, UpstreamHttp, UpstreamRules,
+    UpstreamTls,
+};
 
 /// One API, checked: every value in it can be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,12 @@ pub struct Api {
     /// How fast a request's body has to come once it has been waited for, in all, as long as
     /// `timeouts.idle_ms`, in bytes per second; 0: as slowly as it likes.
     pub body_rate_min: u64,
+    /// Protocols that a connection may be switched to, lower case.
+    pub upgrades: Vec<Arc<str>>,
+    /// What is spoken with the upstreams.
+    pub upstream_http: UpstreamHttp,
+    /// TLS towards those upstreams that have it.
+    pub upstream_tls: UpstreamTls,
     /// Deadlines towards the upstream.
     pub timeouts: Timeouts,
     /// Decide and count, but let through.

@@ -13,8 +13,10 @@ use hyper::body::Incoming;
 use crate::domain::api::Api;
 use crate::proxy::downstream::Busy;
 use crate::proxy::downstream::streams::Flow;
+use crate::proxy::head;
 use crate::proxy::patience::{Pace, millis};
 use crate::proxy::record::Record;
+use crate::proxy::tunnel::Switched;
 use crate::proxy::upstream::Relay;
 
 /// Why a body was broken off.
@@ -83,7 +85,7 @@ impl Transfer {
     }
 }
 
-/// A request's body on its way upstream. Trailers are dropped: nothing has looked at them.
+/// A request's body on its way upstream.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     /// None is no body.
@@ -155,7 +157,11 @@ impl Body for RequestBody {
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => Poll::Ready(Some(this.take(data))),
-                Err(_trailers) => this.end(),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().ok().and_then(head::trailers);
+                    let end = this.end();
+                    trailers.map_or(end, |left| Poll::Ready(Some(Ok(Frame::trailers(left)))))
+                }
             },
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "a request's body broke off");
@@ -204,6 +210,8 @@ pub(super) enum Content {
     Text(Bytes),
     /// The upstream.
     Upstream(Box<Relay>),
+    /// There is none: the upstream's connection is switched to another protocol.
+    Switched(Box<Switched>),
 }
 
 impl AnswerBody {
@@ -228,7 +236,7 @@ impl AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         let whole = match &mut self.content {
-            Content::Empty => true,
+            Content::Empty | Content::Switched(_) => true,
             Content::Text(text) => text.is_empty(),
             Content::Upstream(relay) => relay.finish(),
         };
@@ -254,10 +262,10 @@ impl Body for AnswerBody {
             return Poll::Ready(Some(Err(fault)));
         }
         let polled = match &mut this.content {
-            Content::Empty => Poll::Ready(None),
+            Content::Empty | Content::Switched(_) => Poll::Ready(None),
             Content::Text(text) if text.is_empty() => Poll::Ready(None),
-            Content::Text(text) => Poll::Ready(Some(Ok(std::mem::take(text)))),
-            Content::Upstream(relay) => relay.poll_data(cx),
+            Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Content::Upstream(relay) => relay.poll_frame(cx),
         };
         if let Some(flow) = &this.flow {
             flow.ask(polled.is_pending());
@@ -269,15 +277,15 @@ impl Body for AnswerBody {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let (Poll::Ready(Some(Ok(data))), Some(record)) = (&polled, &mut this.record) {
-            record.sent(data.len());
+        if let (Poll::Ready(Some(Ok(frame))), Some(record)) = (&polled, &mut this.record) {
+            record.sent(frame.data_ref().map_or(0, Bytes::len));
         }
-        polled.map_ok(Frame::data)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
+            Content::Empty | Content::Switched(_) => true,
             Content::Text(text) => text.is_empty(),
             Content::Upstream(relay) => relay.is_end_stream(),
         }
@@ -285,7 +293,7 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
+            Content::Empty | Content::Switched(_) => SizeHint::with_exact(0),
             Content::Text(text) => {
                 SizeHint::with_exact(u64::try_from(text.len()).unwrap_or(u64::MAX))
             }

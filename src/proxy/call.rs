@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT, ORIGIN, VIA};
+use http::header::{CONNECTION, EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::Body;
@@ -31,6 +31,7 @@ use crate::proxy::published::Published;
 use crate::proxy::record::Record;
 use crate::proxy::respond::{self, X_REQUEST_ID};
 use crate::proxy::rules;
+use crate::proxy::tunnel::Tunnel;
 
 /// A refused request's body is read to its end up to this size, in bytes, so that the connection
 /// can go on.
@@ -71,6 +72,12 @@ pub(super) struct Call<'a> {
     pub(super) forwarded: Option<Forwarded>,
     /// The version of HTTP it came in.
     pub(super) version: Version,
+    /// The protocol that the client wants to switch to; from the API on, only such as it allows.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// Whether the client takes trailers.
+    pub(super) takes_trailers: bool,
+    /// Whether it is a request of gRPC.
+    grpc: bool,
     /// On HTTP/2: how the answer gets on.
     flow: Option<Arc<Flow>>,
     /// Whether the client waits to be told to go on before it sends its body.
@@ -108,6 +115,9 @@ pub(super) async fn serve(
         version,
         flow,
         expects: parts.headers.contains_key(EXPECT),
+        grpc: version == Version::HTTP_2 && respond::is_grpc(&parts.headers),
+        upgrade: head::upgrade(&parts, &body),
+        takes_trailers: head::takes_trailers(&parts.headers),
         body: Some(body),
         length: None,
         limit_headers: false,
@@ -133,7 +143,17 @@ impl Call<'_> {
         }
         self.record.answered(response.status());
         let (record, busy, flow) = (self.record, self.busy, self.flow);
-        response.map(|content| AnswerBody::new(content, record, busy, flow))
+        let (parts, content) = response.into_parts();
+        let body = match content {
+            Content::Switched(switched) => {
+                self.client.gate.switch(Tunnel { switched, record, busy });
+                AnswerBody::bare(Content::Empty)
+            }
+            content @ (Content::Empty | Content::Text(_) | Content::Upstream(_)) => {
+                AnswerBody::new(content, record, busy, flow)
+            }
+        };
+        Response::from_parts(parts, body)
     }
 
     /// The client should connect anew for its next request.
@@ -167,6 +187,11 @@ impl Call<'_> {
         }
         let (published, rest) = self.route(&host, normal.as_str()).map_err(refusal)?;
         let api = &published.api;
+        self.upgrade = self.upgrade.take().filter(|wanted| {
+            let wanted =
+                |known: &Arc<str>| wanted.as_bytes().eq_ignore_ascii_case(known.as_bytes());
+            api.upgrades.iter().any(wanted)
+        });
         let preflight = self.greet(&published, &parts).map_err(refusal)?;
         if normal.has_encoded_slash() && api.encoded_slash == EncodedSlash::Refuse {
             return Err(ambiguous(Ambiguous::EncodedSlash));
@@ -272,9 +297,6 @@ impl Call<'_> {
                 return Err(Box::new(Refusal { readings, ..Refusal::new(denial) }));
             }
         };
-        if let Some(via) = self.engine.via(answered.version()) {
-            answered.headers_mut().append(VIA, via.clone());
-        }
         if let Some(readings) = readings {
             limits::set(answered.headers_mut(), readings, self.engine.state.clock.unix());
         }
@@ -288,6 +310,7 @@ impl Call<'_> {
         let now = state.clock.unix();
         let id = &self.record.id;
         let answer = respond::rescue(refusal, &state.policies, id, self.limit_headers, now);
+        let answer = if self.grpc { respond::as_grpc(answer, refusal.denial) } else { answer };
         let length = answer.2.len();
         let mut response = own(answer);
         if self.record.is_head() {

@@ -162,10 +162,16 @@ impl Engine {
         };
         // hyper refused what it read, and there may be more of it.
         let refused = done.as_ref().is_err_and(hyper::Error::is_parse);
+        let tunnel = gate.take_tunnel().filter(|_| done.is_ok());
         if let Err(error) = done {
             tracing::debug!(%error, "a connection ended");
         }
-        if refused || gate.left_unread() {
+        if let Some(tunnel) = tunnel {
+            let parts = conn.into_parts();
+            let mut client = parts.io.into_inner();
+            client.unread(&parts.read_buf);
+            tunnel.run(client).await;
+        } else if refused || gate.left_unread() {
             conn.into_parts().io.into_inner().linger(LINGER_BYTES, LINGER).await;
         }
     }

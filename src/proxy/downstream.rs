@@ -117,6 +117,13 @@ impl ClientIo {
         self.reading.rest();
     }
 
+    /// Gives back what was read and not looked at.
+    pub(super) fn unread(&mut self, bytes: &Bytes) {
+        if !bytes.is_empty() {
+            self.ahead = [bytes.as_ref(), self.ahead.as_ref()].concat().into();
+        }
+    }
+
     /// Closes for writing, and reads what still comes, for a while: closing with unread bytes
     /// would reset the connection, and the client might lose the answer.
     pub(super) async fn linger(mut self, bytes_max: usize, span: Duration) {

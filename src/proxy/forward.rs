@@ -1,9 +1,13 @@
 //! The way upstream and back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, VIA};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -14,14 +18,15 @@ use crate::domain::api::Timeouts;
 use crate::domain::denial::{Denial, Malformed};
 use crate::enforce::Permit;
 use crate::metrics::Attempt;
+use crate::proxy::answer;
 use crate::proxy::body::{BodyFault, Content, RequestBody, Transfer};
 use crate::proxy::call::Call;
 use crate::proxy::forwarded::{FORWARDED_FOR, FORWARDED_PROTO};
-use crate::proxy::head;
 use crate::proxy::patience::millis;
-use crate::proxy::peer::Peer;
+use crate::proxy::peer::{Peer, Place};
 use crate::proxy::published::{Published, Repeat};
 use crate::proxy::respond::X_REQUEST_ID;
+use crate::proxy::tunnel::Switched;
 use crate::proxy::upstream::{self, Link, Pool, Relay, Sent, UpstreamError};
 
 mod again;
@@ -71,6 +76,14 @@ pub(super) fn introduce(headers: &mut HeaderMap, call: &Call<'_>, host: &HeaderV
     headers.insert(X_REQUEST_ID, call.record.id.clone());
     if let Some(via) = call.engine.via(call.version) {
         headers.append(VIA, via.clone());
+    }
+    // What was said of the client's connection was removed; this is said of ours.
+    if let Some(wanted) = &call.upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, wanted.clone());
+    } else if call.takes_trailers {
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -134,10 +147,8 @@ pub(super) async fn send(
         let failed = match sent {
             Ok((response, link)) => {
                 answered(call, published, peer, response.status());
-                let relay = |incoming| Relay::new(incoming, link, place, idle, transfer);
-                let mut response = relayed(response, call.record.is_head(), relay)?;
-                published.rules.response.apply(response.headers_mut());
-                return Ok(response);
+                let taken = Taken { link, place, idle, transfer };
+                return taken.answer(call, published, response);
             }
             Err(failed) => failed,
         };
@@ -171,6 +182,39 @@ pub(super) async fn send(
         request = spare.request();
     }
     Err(failure)
+}
+
+/// What belongs to an answer whose head has come.
+struct Taken {
+    link: Box<Link>,
+    place: Place,
+    idle: Duration,
+    transfer: Arc<Transfer>,
+}
+
+impl Taken {
+    fn answer(
+        self,
+        call: &Call<'_>,
+        published: &Published,
+        response: Response<Incoming>,
+    ) -> Result<Response<Content>, Denial> {
+        let Self { link, place, idle, transfer } = self;
+        let via = call.engine.via(response.version());
+        let mut response = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let switched = |(upstream, ahead)| Switched { upstream, ahead, idle, place };
+            let switched = link.into_socket().map(switched);
+            answer::switched(response, call.upgrade.as_ref(), switched)?
+        } else {
+            let relay = |incoming| Relay::new(incoming, link, place, idle, transfer);
+            answer::relayed(response, call.record.is_head(), relay)?
+        };
+        if let Some(via) = via {
+            response.headers_mut().append(VIA, via.clone());
+        }
+        published.rules.response.apply(response.headers_mut());
+        Ok(response)
+    }
 }
 
 /// The targets of one request, one after the other.
@@ -305,6 +349,9 @@ fn frame(headers: &mut HeaderMap, body: &Incoming) {
     if body.size_hint().exact().is_none() {
         headers.remove(CONTENT_LENGTH);
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else {
+        // Trailers come behind chunks only.
+        headers.remove(TRAILER);
     }
 }
 
@@ -332,33 +379,4 @@ fn target(outgoing: &Outgoing<'_>, base: &str) -> Option<Uri> {
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(target);
     Uri::from_parts(parts).ok()
-}
-
-/// The upstream's answer as the client gets it.
-fn relayed(
-    response: Response<Incoming>,
-    is_head: bool,
-    relay: impl FnOnce(Incoming) -> Relay,
-) -> Result<Response<Content>, Denial> {
-    let (mut parts, incoming) = response.into_parts();
-    let mut encodings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    let plain = match (encodings.next(), encodings.next()) {
-        (None, _) => true,
-        (Some(one), None) => one.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
-    };
-    // Nobody asked to switch protocols; and of a coding that is taken off with its header, the
-    // client would get bytes it cannot read.
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS || !plain {
-        return Err(Denial::UpstreamBroken);
-    }
-    head::remove_hop_by_hop(&mut parts.headers);
-    let bodiless =
-        is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let lengths = parts.headers.get_all(CONTENT_LENGTH).iter().count();
-    if 1 < lengths || (!bodiless && incoming.size_hint().exact().is_none()) {
-        parts.headers.remove(CONTENT_LENGTH);
-    }
-    parts.version = Version::HTTP_11;
-    Ok(Response::from_parts(parts, Content::Upstream(Box::new(relay(incoming)))))
 }

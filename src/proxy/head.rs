@@ -1,7 +1,10 @@
 //! The head of a request: what can be read in one way only, and what may not go on.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+
+use http_body::Body;
+use hyper::body::Incoming;
 
 use crate::config::ProxyConfig;
 use crate::domain::denial::{Denial, Malformed};
@@ -16,7 +19,6 @@ const HOP_BY_HOP: &[&str] = &[
     "proxy-authenticate",
     "proxy-authorization",
     "te",
-    "trailer",
     "transfer-encoding",
     "upgrade",
     "http2-settings",
@@ -40,6 +42,27 @@ const SPOOFABLE: &[&str] = &[
     "x-turnpike-app",
     "x-turnpike-user",
     "x-turnpike-organisation",
+];
+
+/// Further headers that have no business in trailers.
+const NOT_IN_TRAILERS: &[&str] = &[
+    "trailer",
+    "host",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "content-range",
+    "authorization",
+    "x-api-key",
+    "cookie",
+    "set-cookie",
+    "www-authenticate",
+    "cache-control",
+    "expect",
+    "max-forwards",
+    "range",
+    "location",
+    "via",
 ];
 
 /// What was read from the head before anything was removed from it.
@@ -191,6 +214,35 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
     }
     remove_all(headers, HOP_BY_HOP);
+}
+
+/// Whether the client takes trailers (RFC 9110, 10.1.4).
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|value| {
+        let mut words = value.as_bytes().split(|b| *b == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// The one protocol that an HTTP/1.1 client asks to switch to, in a request without a body.
+pub(super) fn upgrade(parts: &http::request::Parts, body: &Incoming) -> Option<HeaderValue> {
+    let mut wanted = parts.headers.get_all(UPGRADE).iter();
+    let (Some(wanted), None) = (wanted.next(), wanted.next()) else { return None };
+    let named = parts.headers.get_all(CONNECTION).iter().any(|value| {
+        let mut words = value.as_bytes().split(|b| *b == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    let plain = parts.version == Version::HTTP_11 && parts.method == Method::GET;
+    (named && plain && body.is_end_stream()).then(|| wanted.clone())
+}
+
+/// Trailers that go on: not such as say how a message is framed, routed, authenticated or kept
+/// (RFC 9110, 6.5.1), nor any that are taken off a head. `None` where nothing is left.
+pub(super) fn trailers(mut trailers: HeaderMap) -> Option<HeaderMap> {
+    remove_all(&mut trailers, HOP_BY_HOP);
+    remove_all(&mut trailers, SPOOFABLE);
+    remove_all(&mut trailers, NOT_IN_TRAILERS);
+    (!trailers.is_empty()).then_some(trailers)
 }
 
 /// Takes off what a client may not say of itself.

@@ -9,14 +9,14 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
-use crate::domain::api::{Api, Auth, Balance};
+use crate::domain::api::{Api, Auth, Balance, Target};
 use crate::domain::balance::{Member, Plan, hash};
 use crate::domain::id::{ApiId, CredentialId};
 use crate::domain::time::BootNs;
 use crate::metrics::{ApiMetrics, Metrics};
 use crate::proxy::peer::{Peer, Standing};
 use crate::proxy::rules::Rules;
-use crate::proxy::upstream::Pool;
+use crate::proxy::upstream::{Destination, Pool};
 
 /// One API, ready to serve.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) struct Published {
 #[derive(Debug)]
 pub(super) struct Upstreams {
     apis: ArcSwap<HashMap<ApiId, Arc<Published>>>,
-    pools: Mutex<HashMap<Arc<str>, Weak<Pool>>>,
+    pools: Mutex<HashMap<Destination, Weak<Pool>>>,
     idle_max: usize,
 }
 
@@ -215,14 +215,19 @@ impl Upstreams {
         api: &Arc<Api>,
         before: Option<&Arc<Published>>,
         metrics: &Metrics,
-        pools: &mut HashMap<Arc<str>, Weak<Pool>>,
+        pools: &mut HashMap<Destination, Weak<Pool>>,
     ) -> Arc<Published> {
-        let mut pool = |authority: &Arc<str>| {
-            if let Some(pool) = pools.get(authority).and_then(Weak::upgrade) {
+        let mut pool = |target: &Target| {
+            let to = Destination {
+                authority: Arc::clone(&target.authority),
+                tls: target.tls.then(|| api.upstream_tls.clone()),
+                http: api.upstream_http,
+            };
+            if let Some(pool) = pools.get(&to).and_then(Weak::upgrade) {
                 return pool;
             }
-            let made = Arc::new(Pool::new(Arc::clone(authority), self.idle_max));
-            pools.insert(Arc::clone(authority), Arc::downgrade(&made));
+            let made = Arc::new(Pool::new(to.clone(), self.idle_max));
+            pools.insert(to, Arc::downgrade(&made));
             made
         };
         let mut known = standings(api, before);
@@ -234,7 +239,7 @@ impl Upstreams {
                 let name = (Arc::clone(&target.authority), Arc::clone(&target.base_path));
                 let standing = known.get_mut(&name).and_then(Vec::pop).unwrap_or_default();
                 let metrics = metrics.target(&api.id, at);
-                Arc::new(Peer::new(api, target, pool(&target.authority), standing, metrics))
+                Arc::new(Peer::new(api, target, pool(target), standing, metrics))
             })
             .collect();
         let header = |name: &Arc<str>| HeaderName::try_from(name.as_ref()).ok();

@@ -38,6 +38,7 @@ pub(super) struct Record {
     credential: Option<CredentialId>,
     charged: Option<BootNs>,
     transfer: Option<Arc<Transfer>>,
+    bytes_in: u64,
     bytes_out: u64,
     sent_at: Option<BootNs>,
     upstream_ns: Option<u64>,
@@ -72,6 +73,7 @@ impl Record {
             credential: None,
             charged: None,
             transfer: None,
+            bytes_in: 0,
             bytes_out: 0,
             sent_at: None,
             upstream_ns: None,
@@ -131,6 +133,12 @@ impl Record {
         self.bytes_out = self.bytes_out.saturating_add(u64::try_from(bytes).unwrap_or(0));
     }
 
+    /// Bytes went both ways, of no request and no answer.
+    pub(super) fn carried(&mut self, up: u64, down: u64) {
+        self.bytes_in = up;
+        self.bytes_out = down;
+    }
+
     /// Nothing more is sent.
     pub(super) fn finish(&mut self, whole: bool) {
         self.aborted = !whole;
@@ -188,7 +196,7 @@ impl Record {
             store_away: self.away.map(FailureMode::name),
             credential: self.credential.map(|credential| credential.0),
             charged_us: self.charged.map(|at| at.0 / 1_000),
-            bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()),
+            bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()) + self.bytes_in,
             bytes_out: self.bytes_out,
             overhead_us: overhead_ns / 1_000,
             upstream_ms: self.upstream_ns.map(|ns| ns / 1_000_000),

@@ -26,6 +26,11 @@ struct Problem<'a> {
     error: &'a str,
 }
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The refusal's code, where there is no body to hold it.
+const X_ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
+
 /// An answer of the gateway's own.
 pub(super) type Answer = (StatusCode, HeaderMap, Bytes);
 
@@ -77,4 +82,33 @@ fn status(denial: Denial, policies: &PoliciesConfig) -> StatusCode {
         denial.answer().status
     };
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The same refusal as a client of gRPC expects it: trailers and nothing else, with a status of
+/// gRPC's own in them (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+pub(super) fn as_grpc((_, mut headers, _): Answer, denial: Denial) -> Answer {
+    let answer = denial.answer();
+    // As its clients read the statuses of proxies, but for 429 and 413: those are limits of ours.
+    // (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>)
+    let status = match answer.status {
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        413 | 429 => 8,
+        502..=504 => 14,
+        _ => 13,
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(status));
+    // Every detail is plain ASCII without a per cent sign: nothing is to be escaped.
+    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(answer.detail));
+    headers.insert(X_ERROR_CODE, HeaderValue::from_static(answer.code));
+    (StatusCode::OK, headers, Bytes::new())
+}
+
+/// Whether a request is one of gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    matches!(rest, Some([] | [b'+' | b';', ..]))
 }

@@ -98,7 +98,7 @@ async fn check(engine: Arc<Engine>, published: Arc<Published>, peer: Arc<Peer>) 
 async fn passes(pool: &Pool, health: &Health) -> bool {
     let timeout = Duration::from_millis(health.timeout_ms);
     let asked = async {
-        let link = pool.connect(timeout).await.ok()?;
+        let link = pool.probe(timeout).await.ok()?;
         let Some(path) = &health.path else { return Some(()) };
         let request = Request::get(path.as_ref())
             .header(http::header::HOST, pool.host.clone())

@@ -3,31 +3,32 @@
 //! A pooled client such as hyper-util's spawns a task per connection and talks to it through
 //! channels. Here the connection lies in the pool beside its sender and is polled by whoever took
 //! it out. A request so stays on one task; dropping it drops the connection, which is how a client
-//! that goes away cancels its upstream request; and what was not written is known.
+//! that goes away cancels its upstream request; and what was not written is known. A connection of
+//! HTTP/2 has many requests, so it is a task, and lies in its pool as long as it lives.
 
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body::{Body, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::proxy::body::{BodyFault, RequestBody, Transfer};
-use crate::proxy::patience::Patience;
-use crate::proxy::peer::Place;
+mod connector;
+mod link;
+mod relay;
+
+use connector::Connector;
+pub(super) use connector::Destination;
+use link::Session;
+pub(super) use link::{Link, Sent, send};
+pub(super) use relay::Relay;
 
 #[cfg(test)]
 mod tests;
@@ -66,7 +67,7 @@ impl UpstreamError {
     }
 }
 
-/// The unused connections to one upstream.
+/// The unused connections to one upstream, and the shared ones.
 #[derive(Debug)]
 pub(super) struct Pool {
     /// Host and port.
@@ -82,47 +83,22 @@ pub(super) struct Pool {
     #[expect(clippy::vec_box, reason = "a connection is large, and moves in and out per request")]
     idle: Mutex<Vec<Box<Link>>>,
     idle_max: usize,
-}
-
-/// One connection.
-#[derive(Debug)]
-pub(super) struct Link {
-    sender: SendRequest<RequestBody>,
-    conn: Connection<TokioIo<TcpStream>, RequestBody>,
-    /// Where it leads.
-    address: SocketAddr,
-    /// Whether the connection's future is over; it must not be polled again.
-    over: bool,
-    /// Whether it comes from the pool: then the upstream may have closed it meanwhile.
-    pub(super) reused: bool,
-    unused_since: Instant,
-}
-
-impl Link {
-    /// Lets the connection do its work. It wakes the task when it can go on.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if self.over {
-            return;
-        }
-        if let Poll::Ready(done) = Pin::new(&mut self.conn).poll(cx) {
-            self.over = true;
-            if let Err(error) = done {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        }
-    }
-
-    fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx);
-        !self.over && self.sender.is_ready()
-    }
+    connector: Connector,
+    /// On HTTP/2: connections that requests share.
+    sessions: Mutex<Vec<Arc<Session>>>,
+    /// Held while one is opened.
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl Pool {
-    pub(super) fn new(authority: Arc<str>, idle_max: usize) -> Self {
+    pub(super) fn new(to: Destination, idle_max: usize) -> Self {
+        let authority = Arc::clone(&to.authority);
         let address: Option<SocketAddr> = authority.parse().ok();
         Self {
-            host: host(&authority),
+            host: host(&authority, to.tls.is_some()),
+            connector: Connector::new(to),
+            sessions: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             authority,
             named: address.is_none(),
             addresses: ArcSwap::from_pointee(address.into_iter().collect()),
@@ -161,11 +137,15 @@ impl Pool {
         *idle = stay;
         drop(idle);
         drop(gone);
+        self.sessions.lock().retain(|session| addresses.contains(&session.address));
         addresses
     }
 
     /// A connection that was used before and that the upstream has not closed.
     pub(super) async fn take(&self) -> Option<Box<Link>> {
+        if self.connector.is_shared() {
+            return self.session();
+        }
         loop {
             let mut link = self.idle.lock().pop()?;
             if link.unused_since.elapsed() < IDLE_MAX
@@ -177,34 +157,54 @@ impl Pool {
         }
     }
 
-    /// A new connection: to the next address in turn, and if that does not accept it to the others.
+    /// A connection to send a request over: a new one, or a stream of one that is shared.
     ///
     /// # Errors
-    /// When none accepts it, or not in time.
+    /// When the upstream does not accept it, or not in time.
     pub(super) async fn connect(&self, deadline: Duration) -> Result<Box<Link>, UpstreamError> {
-        let connected = tokio::time::timeout(deadline, self.stream());
-        let (stream, address) = connected
-            .await
-            .map_err(|_elapsed| UpstreamError::ConnectTimeout)?
-            .map_err(UpstreamError::Connect)?;
-        stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
-        let (sender, conn) = http1::Builder::new()
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(UpstreamError::Broken)?;
-        let unused_since = Instant::now();
-        let over = false;
-        let link = Link { sender, conn, address, over, reused: false, unused_since };
-        let mut link = Box::new(link);
-        // Its first poll makes it ready for a request.
-        poll_fn(|cx| {
-            link.drive(cx);
-            Poll::Ready(())
-        })
-        .await;
-        Ok(link)
+        let connected = async {
+            if !self.connector.is_shared() {
+                return self.open().await;
+            }
+            // Whoever waits here mostly finds a connection that was opened meanwhile.
+            let _opening = self.opening.lock().await;
+            match self.session() {
+                Some(link) => Ok(link),
+                None => {
+                    let link = self.open().await?;
+                    self.sessions.lock().extend(link.session());
+                    Ok(link)
+                }
+            }
+        };
+        let connected = tokio::time::timeout(deadline, connected).await;
+        connected.map_err(|_elapsed| UpstreamError::ConnectTimeout)?
     }
 
+    /// A new connection that is nobody else's, to see whether there can be one.
+    ///
+    /// # Errors
+    /// When the upstream does not accept it, or not in time.
+    pub(super) async fn probe(&self, deadline: Duration) -> Result<Box<Link>, UpstreamError> {
+        let connected = tokio::time::timeout(deadline, self.open()).await;
+        connected.map_err(|_elapsed| UpstreamError::ConnectTimeout)?
+    }
+
+    async fn open(&self) -> Result<Box<Link>, UpstreamError> {
+        let (stream, address) = self.stream().await.map_err(UpstreamError::Connect)?;
+        stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+        let stream = self.connector.secure(stream).await.map_err(UpstreamError::Connect)?;
+        Link::open(stream, self.connector.is_shared(), address).await
+    }
+
+    /// A stream of a connection that is shared and has room for one.
+    fn session(&self) -> Option<Box<Link>> {
+        let mut sessions = self.sessions.lock();
+        sessions.retain(|session| !session.is_over());
+        sessions.iter().find_map(Session::enter)
+    }
+
+    /// To the next address in turn, and if that does not accept it to the others.
     async fn stream(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let mut addresses = self.addresses.load_full();
         if addresses.is_empty() {
@@ -227,7 +227,7 @@ impl Pool {
     pub(super) fn keep(&self, mut link: Box<Link>) {
         let mut nobody = Context::from_waker(Waker::noop());
         let stays = !self.named || self.addresses.load().contains(&link.address);
-        if !stays || !link.is_usable(&mut nobody) {
+        if self.connector.is_shared() || !stays || !link.is_usable(&mut nobody) {
             return;
         }
         link.unused_since = Instant::now();
@@ -245,154 +245,15 @@ impl Pool {
         let closed: Vec<_> = idle.drain(..stale).collect();
         drop(idle);
         drop(closed);
-    }
-}
-
-/// What came of sending a request.
-pub(super) enum Sent {
-    /// The head of the answer, and the connection its body comes from.
-    Answered(Response<Incoming>, Box<Link>),
-    /// Nothing was written, so the request is as it was.
-    Unsent(Box<Request<RequestBody>>, UpstreamError),
-    /// It failed.
-    Failed(UpstreamError),
-}
-
-/// Sends a request and waits for the head of the answer. The deadline begins anew whenever a part
-/// of the body went out, and does not run while the client is what is waited for.
-pub(super) async fn send(
-    mut link: Box<Link>,
-    request: Request<RequestBody>,
-    first_byte: Duration,
-) -> Sent {
-    let transfer = request.body().transfer();
-    let answer = link.sender.try_send_request(request);
-    let mut answer = pin!(answer);
-    let mut patience = Patience::default();
-    let mut seen = 0;
-    let answered = poll_fn(|cx| {
-        link.drive(cx);
-        if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Some(answered));
-        }
-        let bytes = transfer.bytes();
-        if bytes != seen || transfer.waits() {
-            seen = bytes;
-            patience.rest();
-        }
-        patience.poll(cx, first_byte).map(|()| None)
-    })
-    .await;
-    match answered {
-        None => Sent::Failed(UpstreamError::Timeout),
-        Some(Ok(response)) => Sent::Answered(response, link),
-        Some(Err(mut error)) => {
-            let request = error.take_message();
-            let error = UpstreamError::Broken(error.into_error());
-            match request {
-                Some(request) => Sent::Unsent(Box::new(request), error),
-                None => Sent::Failed(error),
-            }
-        }
-    }
-}
-
-/// The body of an upstream's answer, and the connection it comes from.
-#[derive(Debug)]
-pub(super) struct Relay {
-    incoming: Incoming,
-    link: Option<Box<Link>>,
-    place: Place,
-    idle: Duration,
-    patience: Patience,
-    transfer: Arc<Transfer>,
-    seen: u64,
-    ended: bool,
-}
-
-impl Relay {
-    pub(super) fn new(
-        incoming: Incoming,
-        link: Box<Link>,
-        place: Place,
-        idle: Duration,
-        transfer: Arc<Transfer>,
-    ) -> Self {
-        let (patience, seen) = (Patience::default(), transfer.bytes());
-        Self { incoming, link: Some(link), place, idle, patience, transfer, seen, ended: false }
-    }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.ended || self.incoming.is_end_stream()
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-
-    /// The next piece. Trailers are dropped.
-    pub(super) fn poll_data(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, BodyFault>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        // Asking comes first: the connection reads only what was asked for.
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if polled.is_pending() {
-            if let Some(link) = &mut self.link {
-                link.drive(cx);
-            }
-            polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
-        let fault = match polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.patience.rest();
-                if let Ok(data) = frame.into_data() {
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                self.ended = true;
-                return Poll::Ready(None);
-            }
-            Poll::Ready(None) => {
-                self.ended = true;
-                return Poll::Ready(None);
-            }
-            Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(%error, upstream = %self.place.pool().authority, "an answer broke off");
-                BodyFault::UpstreamBroken
-            }
-            Poll::Pending => {
-                let bytes = self.transfer.bytes();
-                if bytes != self.seen {
-                    self.seen = bytes;
-                    self.patience.rest();
-                }
-                if self.patience.poll(cx, self.idle).is_pending() {
-                    return Poll::Pending;
-                }
-                BodyFault::UpstreamIdle
-            }
-        };
-        self.link = None;
-        Poll::Ready(Some(Err(fault)))
-    }
-
-    /// The answer is not read any further. Says whether it was read to its end; the connection is
-    /// kept then, and closed otherwise.
-    pub(super) fn finish(&mut self) -> bool {
-        let whole = self.is_end_stream();
-        if let Some(link) = self.link.take().filter(|_| whole) {
-            self.place.pool().keep(link);
-        }
-        whole
+        self.sessions.lock().retain(|session| !session.is_unused(IDLE_MAX));
+        self.connector.refresh();
     }
 }
 
 /// The `Host` of a target: without the port that goes without saying (RFC 9110, 7.2).
-fn host(authority: &str) -> HeaderValue {
-    let short = authority.strip_suffix(":80").unwrap_or(authority);
+fn host(authority: &str, tls: bool) -> HeaderValue {
+    let port = if tls { ":443" } else { ":80" };
+    let short = authority.strip_suffix(port).unwrap_or(authority);
     // A target's authority is checked when it is configured.
     HeaderValue::try_from(short).unwrap_or_else(|_invalid| HeaderValue::from_static(""))
 }

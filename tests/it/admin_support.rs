@@ -245,7 +245,12 @@ fn api(id: &str) -> Api {
         hosts: Vec::new(),
         listen_path: format!("/{id}/").parse().unwrap(),
         strip_listen_path: true,
-        targets: vec![Target { authority: "127.0.0.1:9".into(), base_path: "".into(), weight: 1 }],
+        targets: vec![Target {
+            tls: false,
+            authority: "127.0.0.1:9".into(),
+            base_path: "".into(),
+            weight: 1,
+        }],
         upstream: UpstreamRules::default(),
         exchange: ExchangeRules::default(),
         auth: Auth::Token(sources),
@@ -258,6 +263,9 @@ fn api(id: &str) -> Api {
         identity_headers: false,
         body_bytes_max: 1 << 20,
         body_rate_min: 0,
+        upgrades: Vec::new(),
+        upstream_http: Default::default(),
+        upstream_tls: Default::default(),
         timeouts: Timeouts { connect_ms: 1_000, first_byte_ms: 1_000, idle_ms: 1_000 },
         shadow: false,
     }

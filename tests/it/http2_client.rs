@@ -24,6 +24,7 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
+    pub trailers: Option<HeaderMap>,
 }
 
 impl Answer {
@@ -79,8 +80,8 @@ impl Http2 {
             stream.send_trailers(trailers)?;
         }
         let (parts, stream) = timeout(LONG, answer).await.expect("an answer in time")?.into_parts();
-        let (body, _trailers) = read(stream).await?;
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        let (body, trailers) = read(stream).await?;
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body, trailers })
     }
 
     /// Why the gateway closed the connection; `None` if it did without saying.

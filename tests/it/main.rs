@@ -146,3 +146,12 @@ mod proxy_http2;
 
 /// HTTP/2 that no client would speak.
 mod proxy_http2_abuse;
+
+/// Connections that are switched to another protocol.
+mod proxy_upgrade;
+
+/// gRPC, trailers, HTTP/2 and TLS towards upstreams.
+mod proxy_grpc;
+
+/// Who the client is, and what one client may take.
+mod proxy_origin;

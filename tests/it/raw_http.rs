@@ -132,6 +132,11 @@ impl Wire {
         Some(String::from_utf8(line).unwrap().trim_end().to_owned())
     }
 
+    /// The next bytes.
+    pub async fn rest(&mut self, n: usize, into: &mut Vec<u8>) {
+        into.extend(self.take(n, &mut Message::default()).await.expect("as many bytes"));
+    }
+
     /// The next frame of HTTP/2, if there is one: its kind, flags and payload.
     pub async fn frame(&mut self) -> Option<(u8, u8, Vec<u8>)> {
         let mut message = Message::default();

@@ -39,16 +39,21 @@ pub(super) fn targets(r: &mut Reader<'_>) -> Vec<Target> {
 fn target(r: &mut Reader<'_>, key: &str, text: &str, weight: u16) -> Option<Target> {
     let parsed = text.parse::<http::Uri>().ok().and_then(|uri| {
         let authority = uri.authority()?;
-        let plain = uri.scheme_str() == Some("http")
-            && uri.query().is_none()
+        let (tls, port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return None,
+        };
+        let plain = uri.query().is_none()
             && !authority.as_str().contains('@')
             && !authority.host().is_empty();
         let authority = match authority.port_u16() {
             Some(_) => authority.to_string(),
-            None => format!("{}:80", authority.host()),
+            None => format!("{}:{port}", authority.host()),
         };
         let base_path = uri.path().trim_end_matches('/');
-        plain.then(|| Target { authority: authority.into(), base_path: base_path.into(), weight })
+        let (authority, base_path) = (authority.into(), base_path.into());
+        plain.then_some(Target { tls, authority, base_path, weight })
     });
     if parsed.is_none() {
         r.fault(key, format!("must be a URL such as http://127.0.0.1:9000, is \"{text}\""));

@@ -52,7 +52,7 @@ fn files_of_certificates_are_read_and_every_fault_is_named() {
             "[[proxy.listeners]]\nlisten = \"127.0.0.1:0\"\ncertificates = [{certificates}]\n\
              keys = [{keys}]\n"
         );
-        let text = format!("{}{api}\n{listener}", GOOD);
+        let text = format!("{}{api}\n{listener}", GOOD.replace("http:", "https:"));
         match Config::parse(&text, dir.path(), &Overrides::default()) {
             Ok(_) => Vec::new(),
             Err(ConfigError::Faults(faults)) => faults.iter().map(ToString::to_string).collect(),
@@ -61,7 +61,9 @@ fn files_of_certificates_are_read_and_every_fault_is_named() {
     };
     let good = ("\"a.pem\"", "\"a.key\"");
     let nothing: [String; 0] = [];
-    assert_eq!(parse(good, ""), nothing);
+    let mutual =
+        "upstream_ca = \"a.pem\"\nupstream_certificate = \"a.pem\"\nupstream_key = \"a.key\"";
+    assert_eq!(parse(good, mutual), nothing);
     for (pairs, api, expect) in [
         (("\"no\"", "\"a.key\""), "", "proxy.listeners[0].certificates[0]: cannot be read"),
         (("\"empty\"", "\"a.key\""), "", "proxy.listeners[0].certificates[0]: has no cert"),
@@ -71,6 +73,14 @@ fn files_of_certificates_are_read_and_every_fault_is_named() {
             ("\"a.pem\", \"a.pem\"", "\"a.key\", \"no\""),
             "",
             "proxy.listeners[0].keys[1]: cannot be read",
+        ),
+        (good, "upstream_ca = \"empty\"", "apis[0].upstream_ca: has no certificate"),
+        (good, "upstream_key = \"a.key\"", "apis[0].upstream_certificate: is missing"),
+        (good, "upstream_certificate = \"a.pem\"", "apis[0].upstream_key: is missing"),
+        (
+            good,
+            "upstream_certificate = \"a.pem\"\nupstream_key = \"b.key\"",
+            "apis[0].upstream_key: ",
         ),
     ] {
         let found = parse(pairs, api);

@@ -2,9 +2,30 @@
 
 use std::sync::Arc;
 
+/// What is spoken with an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum UpstreamHttp {
+    /// HTTP/1.1.
+    #[default]
+    One,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge in plain text.
+    Two,
+}
+
+/// TLS towards upstreams. Files are paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UpstreamTls {
+    /// Whose certificates are trusted; `None`: those that the system trusts.
+    pub ca: Option<Arc<str>>,
+    /// The gateway's own certificate and its key.
+    pub client: Option<(Arc<str>, Arc<str>)>,
+}
+
 /// One upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
+    /// Whether TLS is spoken.
+    pub tls: bool,
     /// Host and port, such as `127.0.0.1:9000`.
     pub authority: Arc<str>,
     /// What the target's URL has as path, without a slash at the end; put before the request's.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::metrics::Cut;
+use crate::proxy::tunnel::Tunnel;
 
 /// How long a client may leave an answer untaken where no API's deadline is known, in
 /// milliseconds.
@@ -13,7 +16,7 @@ const NOT_CUT: u8 = u8::MAX;
 
 /// What the service and the socket of one connection tell each other.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(in crate::proxy) struct Gate {
     /// Parts of requests under way: the body coming in, the answer going out.
     open: AtomicU32,
     /// Requests begun.
@@ -25,10 +28,12 @@ pub(crate) struct Gate {
     /// Why the connection was cut off.
     cut: AtomicU8,
     write_idle_ms: AtomicU64,
+    /// What the connection is switched to once its answer has gone out.
+    tunnel: Mutex<Option<Box<Tunnel>>>,
 }
 
 impl Gate {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(in crate::proxy) fn new() -> Arc<Self> {
         Arc::new(Self {
             open: AtomicU32::new(0),
             begun: AtomicU32::new(0),
@@ -36,11 +41,12 @@ impl Gate {
             closing: AtomicBool::new(false),
             cut: AtomicU8::new(NOT_CUT),
             write_idle_ms: AtomicU64::new(WRITE_IDLE_MS),
+            tunnel: Mutex::new(None),
         })
     }
 
     /// A request began.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+    pub(in crate::proxy) fn begin(self: &Arc<Self>) -> Busy {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.busy()
     }
@@ -51,54 +57,63 @@ impl Gate {
     }
 
     /// Requests begun, ever.
-    pub(crate) fn begun(&self) -> u32 {
+    pub(in crate::proxy) fn begun(&self) -> u32 {
         self.begun.load(Ordering::Relaxed)
     }
 
     /// Sets how long the client may take nothing of an answer.
-    pub(crate) fn set_write_idle(&self, ms: u64) {
+    pub(in crate::proxy) fn set_write_idle(&self, ms: u64) {
         self.write_idle_ms.store(ms, Ordering::Relaxed);
     }
 
-    pub(crate) fn write_idle_ms(&self) -> u64 {
+    pub(in crate::proxy) fn write_idle_ms(&self) -> u64 {
         self.write_idle_ms.load(Ordering::Relaxed)
     }
 
     /// A request is answered without its body being read.
-    pub(crate) fn leave_unread(&self) {
+    pub(in crate::proxy) fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn left_unread(&self) -> bool {
+    pub(in crate::proxy) fn left_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
 
     /// No further request is wanted.
-    pub(crate) fn close(&self) {
+    pub(in crate::proxy) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_closing(&self) -> bool {
+    pub(in crate::proxy) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
     /// The connection is cut off.
-    pub(crate) fn cut(&self, why: Cut) {
+    pub(in crate::proxy) fn cut(&self, why: Cut) {
         self.cut.store(why.index(), Ordering::Relaxed);
     }
 
-    pub(crate) fn was_cut(&self) -> Option<Cut> {
+    pub(in crate::proxy) fn was_cut(&self) -> Option<Cut> {
         Cut::ALL.get(usize::from(self.cut.load(Ordering::Relaxed))).copied()
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
+    /// The connection is switched to another protocol once its answer has gone out.
+    pub(in crate::proxy) fn switch(&self, tunnel: Tunnel) {
+        *self.tunnel.lock() = Some(Box::new(tunnel));
+    }
+
+    pub(in crate::proxy) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.lock().take()
+    }
+
+    pub(in crate::proxy) fn is_idle(&self) -> bool {
         self.open.load(Ordering::Relaxed) == 0
     }
 }
 
 /// Held while a part of a request is under way.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Gate>);
+pub(in crate::proxy) struct Busy(Arc<Gate>);
 
 impl Clone for Busy {
     fn clone(&self) -> Self {

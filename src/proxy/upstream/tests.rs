@@ -34,7 +34,7 @@ async fn an_address_that_does_not_answer_is_no_failure_while_another_does() {
 async fn a_name_is_resolved_when_it_is_first_needed() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let pool = Pool::new(format!("localhost:{port}").into(), 8);
+    let pool = Pool::new(format!("localhost:{port}").as_str().into(), 8);
     assert!(pool.connect(Duration::from_secs(20)).await.is_ok());
     assert!(pool.addresses.load().contains(&listener.local_addr().unwrap()));
 }
