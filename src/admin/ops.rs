@@ -58,14 +58,41 @@ async fn live() -> Json<Value> {
     Json(json!({"status": "ok", "message": "Success"}))
 }
 
-/// The process can decide: its catalog is loaded and its store answers.
+/// The process can decide: its catalog is loaded, and its store answers or can be done without.
 async fn ready(State(state): State<OpsState>) -> Response {
-    match state.catalog.store().generation().await {
-        Ok(_) => Json(json!({"status": "ok", "message": "Success"})).into_response(),
-        Err(error) => {
-            tracing::warn!(%error, "not ready");
+    match stands(&state).await {
+        Stands::Well => Json(json!({"status": "ok", "message": "Success"})).into_response(),
+        Stands::Alone => {
+            let warnings = ["the store is away: cached credentials only, limits as plans say"];
+            Json(json!({"status": "ok", "message": "Success", "warnings": warnings}))
+                .into_response()
+        }
+        Stands::Lame => {
             let body = json!({"status": "error", "errors": ["the store does not answer"]});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+/// How a gateway stands towards its store.
+enum Stands {
+    /// It answers.
+    Well,
+    /// It is away, and this gateway goes on with what it knows: taking it out of service would
+    /// only make an outage of it.
+    Alone,
+    /// It is this gateway's own, and fails.
+    Lame,
+}
+
+async fn stands(state: &OpsState) -> Stands {
+    let store = state.catalog.store();
+    match store.generation().await {
+        Ok(_) => Stands::Well,
+        Err(error) => {
+            let alone = store.has_feed() && error.is_away();
+            tracing::warn!(%error, alone, "the store does not answer");
+            if alone { Stands::Alone } else { Stands::Lame }
         }
     }
 }
@@ -73,12 +100,13 @@ async fn ready(State(state): State<OpsState>) -> Response {
 /// Who is this, and how does it do: always 200, in the shape of Tyk's `/hello`.
 async fn hello(State(state): State<OpsState>) -> Json<Value> {
     let snapshot = state.catalog.snapshot();
-    let store = match state.catalog.store().generation().await {
-        Ok(_) => "pass",
-        Err(_) => "fail",
+    let (status, store) = match stands(&state).await {
+        Stands::Well => ("pass", "pass"),
+        Stands::Alone => ("warn", "fail"),
+        Stands::Lame => ("fail", "fail"),
     };
     Json(json!({
-        "status": store,
+        "status": status,
         "version": env!("CARGO_PKG_VERSION"),
         "description": "Turnpike",
         "uptime_s": state.clock.unix().0.saturating_sub(state.started_ms) / 1_000,

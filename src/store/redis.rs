@@ -169,10 +169,10 @@ impl RedisStore {
         self.counters.first_use(&self.keys, subject).await
     }
 
-    /// Whether there is a connection for counters now.
+    /// Whether there are connections for counters and for records now.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.counters.is_up()
+        self.counters.is_up() && self.records.is_up()
     }
 
     /// A call on a rate counter as if the server's clock read `at`, or by that clock; and what it

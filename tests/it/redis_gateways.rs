@@ -206,7 +206,7 @@ fn a_gateway_tells_how_it_stands_towards_the_others() {
     assert_eq!(unknown.status, 401);
     until("the metrics say so", || {
         let text = Client::new(other.gateway.admin).get("/metrics", &[]).body;
-        text.contains("turnpike_gateways_live 2") && text.contains("turnpike_store_up 1")
+        text.contains("\nturnpike_gateways_live 2\n") && text.contains("\nturnpike_store_up 1\n")
     });
     let Place { folder: _folder, gateway } = one;
     assert_eq!(gateway.stop(), Some(0));
@@ -215,4 +215,30 @@ fn a_gateway_tells_how_it_stands_towards_the_others() {
         other.status()["gateways"].as_array().unwrap().len() == 1
     });
     assert!(all <= 2);
+}
+
+#[test]
+fn a_gateway_without_redis_stays_ready_and_says_so() {
+    let (mut server, upstream) = (RedisServer::durable(), Upstream::start());
+    let place = Place::start(&server, &upstream);
+    place.gateway.import("token-of-a-robot", unlimited());
+    assert_eq!(place.asks("token-of-a-robot"), 200);
+    let get = |path| Client::new(place.gateway.admin).get(path, &[]);
+    let shows = |line| get("/metrics").body.contains(line);
+    assert_eq!(get("/ready").json()["warnings"], Value::Null);
+    server.kill();
+    until("it knows", || shows("\nturnpike_store_up 0\n"));
+    let ready = get("/ready");
+    assert_eq!(ready.status, 200);
+    assert!(ready.json()["warnings"][0].as_str().unwrap().contains("away"), "{ready:?}");
+    let hello = get("/hello").json();
+    assert_eq!(
+        (&hello["status"], &hello["details"]["store"]["status"]),
+        (&json!("warn"), &json!("fail"))
+    );
+    assert_eq!(place.asks("token-of-a-robot"), 200, "it decides");
+    server.restart();
+    until("it knows", || shows("\nturnpike_store_up 1\n"));
+    assert_eq!(get("/ready").json()["warnings"], Value::Null);
+    assert_eq!(get("/hello").json()["status"], "pass");
 }

@@ -47,6 +47,10 @@ impl Records {
         }
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
     pub(super) async fn get(
         &self,
         keys: &Keys,
