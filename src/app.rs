@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use crate::admin::ops::OpsState;
 use crate::admin::{AdminSecret, AdminState};
-use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, StoreConfig, StoreKind};
+use crate::config::{Config, StoreKind};
 use crate::domain::counter::ProcessId;
 use crate::domain::grant::Defaults;
 use crate::domain::merge::Mode;
@@ -17,9 +16,6 @@ use crate::domain::pattern::TykMatching;
 use crate::enforce::{Enforcer, Settings};
 use crate::metrics::Metrics;
 use crate::proxy::ProxyState;
-use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-#[cfg(feature = "redis")]
-use crate::store::redis::RedisStore;
 use crate::store::{AnyStore, StoreError};
 use crate::telemetry::{AccessLog, AccessLogGuard, TelemetryError};
 
@@ -27,6 +23,7 @@ pub mod demo;
 mod following;
 mod handover;
 mod listeners;
+mod opening;
 mod pepper;
 mod reload;
 mod services;
@@ -138,13 +135,8 @@ impl App {
         if config.store.kind.is_exclusive() {
             inherited.claim_store()?;
         }
-        let store = runtime.block_on(open(&config.store, Arc::clone(&clock)))?;
-        let store = Arc::new(store);
-        let pepper = runtime.block_on(pepper::load(&store, config.store.pepper_file.as_deref()))?;
-        let apis = config.shared_apis();
-        let catalog = runtime.block_on(Catalog::load(Arc::clone(&store), pepper, apis))?;
-        let catalog = Arc::new(catalog);
-        runtime.block_on(crate::admin::seed(&catalog, clock.as_ref()))?;
+        let catalog = runtime.block_on(opening::open(&config, Arc::clone(&clock)))?;
+        let store = Arc::clone(catalog.store());
         let process = ProcessId(random_u64().map_err(|error| internal(&error))?);
         let enforcer = Arc::new(Enforcer::new(
             Arc::clone(&catalog),
@@ -214,20 +206,6 @@ impl App {
     /// and returns what is in hand. `ready` is called once, when such a signal would be heard.
     pub fn run(self, ready: impl FnOnce() + Send + 'static) -> Ended {
         services::run(self, ready)
-    }
-}
-
-async fn open(config: &StoreConfig, clock: Arc<dyn Clock>) -> Result<AnyStore, StoreError> {
-    match &config.kind {
-        StoreKind::Embedded => {
-            let options =
-                EmbeddedOptions { fsync_ms: config.fsync_ms, ..EmbeddedOptions::default() };
-            EmbeddedStore::open(&config.path, options, clock).map(AnyStore::Embedded)
-        }
-        #[cfg(feature = "redis")]
-        StoreKind::Redis(options) => {
-            RedisStore::connect(options.clone(), clock).await.map(AnyStore::Redis)
-        }
     }
 }
 

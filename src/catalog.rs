@@ -10,19 +10,23 @@ use crate::domain::api::Api;
 use crate::domain::credential::Credential;
 use crate::domain::time::BootNs;
 use crate::domain::token::{Pepper, TokenHash};
+use crate::store::fallback::Taken;
 use crate::store::registry::Peer;
 use crate::store::{
     AnyStore, Committed, Generation, Kind, Record, RecordKey, RecordStore, StoreError, Write,
 };
+use kept::Kept;
 use live::{Live, Noted};
 use standing::Standing;
 
 mod follow;
+mod kept;
 mod key;
 mod live;
 mod snapshot;
 mod standing;
 
+pub use kept::Place;
 pub use live::Forget;
 pub use snapshot::{Snapshot, policy_id};
 
@@ -38,6 +42,7 @@ pub struct Catalog {
     pepper: Pepper,
     live: Arc<Live>,
     standing: Standing,
+    kept: Kept,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -64,6 +69,18 @@ pub enum Looked {
     Damaged(String),
 }
 
+impl Looked {
+    fn of(found: Option<Record>) -> Self {
+        let Some(Record { value, generation }) = found else { return Self::Unknown };
+        match key::credential(&value) {
+            Ok((credential, resets)) => {
+                Self::Up { credential: Box::new(credential), resets, generation }
+            }
+            Err(fault) => Self::Damaged(fault),
+        }
+    }
+}
+
 impl Catalog {
     /// Loads APIs and policies.
     ///
@@ -75,10 +92,11 @@ impl Catalog {
         pepper: Pepper,
         apis: Vec<Arc<Api>>,
     ) -> Result<Self, StoreError> {
-        let mut snapshot = Snapshot::new(apis, Generation::default());
-        follow::load_policies(&store, &mut snapshot).await?;
+        let (generation, policies) = follow::read_policies(&store).await?;
+        let mut snapshot = Snapshot::new(apis, generation);
+        snapshot.put_all(&policies);
         let live = Arc::new(Live::new(snapshot));
-        Ok(Self { store, pepper, live, standing: Standing::default() })
+        Ok(Self { store, pepper, live, standing: Standing::default(), kept: Kept::default() })
     }
 
     /// The store behind it.
@@ -166,11 +184,21 @@ impl Catalog {
             ours.into_iter().map(|(key, value)| Noted { key, value, at }).collect()
         };
         let (store, live) = (Arc::clone(&self.store), Arc::clone(&self.live));
+        let copy = self.kept.copy().cloned();
         let whole = tokio::spawn(async move {
             let committed = store.commit(writes).await;
             match &committed {
                 Ok(Committed::At(at)) => {
-                    live.committed(&noted(*at), *at);
+                    let noted = noted(*at);
+                    live.committed(&noted, *at);
+                    let changed = noted.into_iter().map(|Noted { key, at, .. }| (key, at));
+                    let taken = Taken { changed: changed.collect(), ..Taken::default() };
+                    if let Some(copy) = copy
+                        && let Err(error) = copy.take(taken).await
+                    {
+                        // The feed brings it once more, and does not go on before it is written.
+                        tracing::error!(%error, "a commit is not in the copy yet");
+                    }
                     if live.is_followed() {
                         // Should it take longer, the feed is broken, and said so.
                         let turn = tokio::time::timeout(TURN_MAX, live.until_applied(*at));
@@ -209,15 +237,7 @@ impl Catalog {
     /// When the store does not answer: the token is then neither known nor unknown.
     pub async fn look_up(&self, hash: &TokenHash) -> Result<Looked, StoreError> {
         let key = RecordKey::bytes(Kind::Token, hash.0);
-        let Some(Record { value, generation }) = self.store.get(&key).await? else {
-            return Ok(Looked::Unknown);
-        };
-        Ok(match key::credential(&value) {
-            Ok((credential, resets)) => {
-                Looked::Up { credential: Box::new(credential), resets, generation }
-            }
-            Err(fault) => Looked::Damaged(fault),
-        })
+        Ok(Looked::of(self.store.get(&key).await?))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::domain::time::UnixMs;
 mod anchor;
 pub mod embedded;
 mod error;
+pub mod fallback;
 pub mod feed;
 #[cfg(feature = "redis")]
 pub mod redis;

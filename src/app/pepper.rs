@@ -1,5 +1,9 @@
-//! The secret that tokens are hashed with: from a file, or made once and kept in the store.
+//! The secret that tokens are hashed with: from a file, or made once and kept in
+//! the store, and then beside this gateway's copy of it too.
 
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::domain::token::Pepper;
@@ -7,6 +11,17 @@ use crate::store::{AnyStore, Committed, Expect, Kind, RecordKey, RecordStore, St
 
 /// Length of a pepper, in bytes.
 const PEPPER_LEN: usize = 32;
+/// The file beside a copy of the store.
+const KEPT: &str = "pepper";
+
+/// Where the pepper may be beside the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    /// The configured file: then it is nowhere else.
+    pub(super) file: Option<&'a Path>,
+    /// The folder of this gateway's own state, if it has one.
+    pub(super) folder: Option<&'a Path>,
+}
 
 /// Why there is no pepper.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +29,9 @@ pub enum PepperError {
     /// The file cannot be read.
     #[error("the pepper file cannot be read")]
     Read(#[source] std::io::Error),
+    /// It cannot be kept beside the copy of the store.
+    #[error("the pepper cannot be kept in the folder of the store")]
+    Keep(#[source] std::io::Error),
     /// It holds something else.
     #[error("the pepper file must hold 32 bytes, or 64 hexadecimal digits")]
     Shape,
@@ -29,22 +47,59 @@ pub enum PepperError {
 }
 
 /// The pepper of this store. The first start decides whether it is in a file or in the store.
-pub(super) async fn load(store: &AnyStore, file: Option<&Path>) -> Result<Pepper, PepperError> {
-    let key = match file {
-        Some(file) => parse(&std::fs::read(file).map_err(PepperError::Read)?),
+pub(super) async fn load(store: &AnyStore, source: &Source<'_>) -> Result<Pepper, PepperError> {
+    let key = match source.file {
+        Some(file) => read(file)?,
         None => {
             let mut fresh = [0; PEPPER_LEN];
             getrandom::fill(&mut fresh).map_err(PepperError::Random)?;
             parse(&once(store, "pepper", fresh.to_vec()).await?)
         }
     };
-    let pepper = Pepper::new(key.ok_or(PepperError::Shape)?);
+    let key = key.ok_or(PepperError::Shape)?;
+    let pepper = Pepper::new(key);
     let id = pepper.id().to_be_bytes();
-    if once(store, "pepper-id", id.to_vec()).await?.as_ref() == id {
-        Ok(pepper)
-    } else {
-        Err(PepperError::Another)
+    if once(store, "pepper-id", id.to_vec()).await?.as_ref() != id {
+        return Err(PepperError::Another);
     }
+    if let (None, Some(folder)) = (source.file, source.folder) {
+        keep(folder, &key).map_err(PepperError::Keep)?;
+    }
+    Ok(pepper)
+}
+
+/// The pepper as it is known without the store; `None`: it is not.
+pub(super) fn recall(source: &Source<'_>) -> Result<Option<Pepper>, PepperError> {
+    let key = match (source.file, source.folder) {
+        (Some(file), _) => read(file)?,
+        (None, Some(folder)) => match std::fs::read(folder.join(KEPT)) {
+            Ok(bytes) => parse(&bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(PepperError::Read(error)),
+        },
+        (None, None) => return Ok(None),
+    };
+    key.map(|key| Some(Pepper::new(key))).ok_or(PepperError::Shape)
+}
+
+fn read(file: &Path) -> Result<Option<[u8; PEPPER_LEN]>, PepperError> {
+    std::fs::read(file).map(|bytes| parse(&bytes)).map_err(PepperError::Read)
+}
+
+/// Keeps the store's pepper beside the copy of it, in one step.
+fn keep(folder: &Path, key: &[u8; PEPPER_LEN]) -> std::io::Result<()> {
+    let path = folder.join(KEPT);
+    if std::fs::read(&path).is_ok_and(|kept| kept == key) {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let new = folder.join("pepper.new");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(key)?;
+    file.sync_all()?;
+    std::fs::rename(&new, &path)?;
+    File::open(folder)?.sync_all()
 }
 
 /// What the store holds under a name; `fresh` if it held nothing.
@@ -85,6 +140,24 @@ fn parse(bytes: &[u8]) -> Option<[u8; PEPPER_LEN]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_pepper_is_read_back_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        let source = Source { file: None, folder: Some(&folder) };
+        assert!(recall(&source).unwrap().is_none());
+        for key in [[7; 32], [8; 32]] {
+            keep(&folder, &key).unwrap();
+            let pepper = recall(&source).unwrap().unwrap();
+            assert_eq!(pepper.id(), Pepper::new(key).id());
+        }
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&folder.join(KEPT))), (0o700, 0o600));
+        std::fs::write(folder.join(KEPT), b"short").unwrap();
+        assert!(matches!(recall(&source), Err(PepperError::Shape)));
+    }
 
     #[test]
     fn a_pepper_is_32_bytes_or_64_digits() {

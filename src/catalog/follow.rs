@@ -3,19 +3,23 @@
 //! A commit of several records is taken in whole. A token's record is forgotten, and read again
 //! when it is used next; a policy is read at once. Who is too far behind starts anew.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalog::kept::changed;
 use crate::catalog::live::Noted;
-use crate::catalog::{Catalog, LOAD_PAGE, Snapshot, concerns_us};
+use crate::catalog::{Catalog, LOAD_PAGE, Snapshot};
 use crate::clock::Clock;
 use crate::store::feed::{Change, Changes};
 use crate::store::registry::{Heartbeat, Peer};
-use crate::store::{AnyStore, Generation, Kind, RecordKey, RecordStore, StoreError};
+use crate::store::{AnyStore, Generation, Kind, Record, RecordKey, RecordStore, StoreError};
 
 /// The first and the longest pause after the store gave no answer.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// The kinds of policies.
+pub(super) const POLICIES: [Kind; 3] = [Kind::Product, Kind::Plan, Kind::Policy];
 
 impl Catalog {
     /// Follows the change feed, for as long as it is polled.
@@ -23,6 +27,9 @@ impl Catalog {
         self.live.follow();
         let mut pause = PAUSE_MIN;
         loop {
+            if let Err(error) = self.keep_late().await {
+                tracing::debug!(%error, "no copy of the store is kept yet");
+            }
             match self.step().await {
                 Ok(()) => {
                     self.standing.note_current(clock.boot());
@@ -53,13 +60,9 @@ impl Catalog {
 
     async fn take_in(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let Some(last) = changes.last().map(|change| change.generation) else { return Ok(()) };
-        let mut keys = BTreeMap::new();
-        for Change { generation, keys: written } in changes {
-            let ours = written.into_iter().filter(|key| concerns_us(key.kind));
-            keys.extend(ours.map(|key| (key, generation)));
-        }
+        let changed = changed(changes);
         let (tokens, policies): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|(key, _)| key.kind == Kind::Token);
+            changed.iter().cloned().partition(|(key, _)| key.kind == Kind::Token);
         // First, because they need no answer of the store: a revoked token is refused from here on.
         let noted = |(key, at)| Noted { key, value: None, at };
         self.live.forget(&tokens.into_iter().map(noted).collect::<Vec<_>>());
@@ -68,6 +71,7 @@ impl Catalog {
             noted.push(self.read(key, at).await?);
         }
         self.live.take_policies(&noted, Some(last));
+        self.kept.take(changed, noted, last).await?;
         self.live.advance(last);
         Ok(())
     }
@@ -86,10 +90,12 @@ impl Catalog {
             applied = self.live.applied().0,
             "the feed has a gap: everything is read anew"
         );
+        let (generation, policies) = read_policies(&self.store).await?;
         let mut next = Snapshot::clone(&self.live.snapshot.load()).without_policies();
-        load_policies(&self.store, &mut next).await?;
-        let generation = next.generation;
+        next.generation = generation;
+        next.put_all(&policies);
         self.live.start_anew(next);
+        self.kept.begin(generation, policies).await?;
         self.live.advance(generation);
         self.standing.note_resync();
         Ok(())
@@ -106,25 +112,23 @@ impl Catalog {
     }
 }
 
-/// Reads all policies. The snapshot then stands for the last commit before that began, although it
-/// may hold later ones: whoever follows from there misses nothing.
-pub(super) async fn load_policies(
+/// Reads all policies, and of which commit they are: the last one before that began, although some
+/// may be of later ones. Whoever follows from there misses nothing.
+pub(super) async fn read_policies(
     store: &AnyStore,
-    snapshot: &mut Snapshot,
-) -> Result<(), StoreError> {
-    snapshot.generation = store.generation().await?;
-    for kind in [Kind::Product, Kind::Plan, Kind::Policy] {
-        let mut after: Option<std::sync::Arc<[u8]>> = None;
+) -> Result<(Generation, Vec<(RecordKey, Record)>), StoreError> {
+    let generation = store.generation().await?;
+    let mut policies = Vec::new();
+    for kind in POLICIES {
+        let mut after: Option<Arc<[u8]>> = None;
         loop {
             let page = store.list(kind, &[], after.as_deref(), LOAD_PAGE).await?;
-            after = page.records.last().map(|(key, _)| std::sync::Arc::clone(&key.id));
-            for (key, record) in page.records {
-                snapshot.put(&key, Some(&record.value), record.generation);
-            }
+            after = page.records.last().map(|(key, _)| Arc::clone(&key.id));
+            policies.extend(page.records);
             if !page.more {
                 break;
             }
         }
     }
-    Ok(())
+    Ok((generation, policies))
 }

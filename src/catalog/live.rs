@@ -148,6 +148,11 @@ impl Live {
             next.version = now.version.saturating_add(1);
             self.snapshot.store(Arc::new(next));
         }
+        self.forget_all();
+    }
+
+    /// Whatever was made of any token's record is to be forgotten.
+    pub(super) fn forget_all(&self) {
         for stripe in &self.changes {
             stripe.fetch_add(1, Ordering::SeqCst);
         }

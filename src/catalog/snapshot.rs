@@ -9,7 +9,7 @@ use crate::domain::id::{ApiId, OrgId, PolicyId};
 use crate::domain::merge::{Found, MergeError, Merged, Mode, merge};
 use crate::domain::policy::Policy;
 use crate::domain::route::{Match, Router};
-use crate::store::{Generation, Kind, RecordKey};
+use crate::store::{Generation, Kind, Record, RecordKey};
 use crate::wire::portal::{plan_policy, product_policy, reference_id};
 
 /// APIs and policies at one moment.
@@ -145,6 +145,13 @@ impl Snapshot {
             })
             .collect();
         merge(credential, &found, None, mode)
+    }
+
+    /// Takes records of policies in.
+    pub(super) fn put_all(&mut self, policies: &[(RecordKey, Record)]) {
+        for (key, record) in policies {
+            self.put(key, Some(&record.value), record.generation);
+        }
     }
 
     /// Takes one policy's record in, or out, as a commit left it. One from before what is here

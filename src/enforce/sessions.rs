@@ -95,9 +95,7 @@ impl Sessions {
             Err(guard) => guard,
         };
         let before = of.catalog.changes(token);
-        let looked = tokio::time::timeout(of.settings.store_timeout, of.catalog.look_up(token));
-        let deadline_ms = u64::try_from(of.settings.store_timeout.as_millis()).unwrap_or(u64::MAX);
-        let looked = looked.await.unwrap_or(Err(StoreError::Timeout { deadline_ms }))?;
+        let looked = of.catalog.find(token, of.settings.store_timeout).await?;
         // What changed while it was read may be this record: it serves this request, which raced
         // the change anyway, and is not kept.
         let found = match looked {

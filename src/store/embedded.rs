@@ -30,7 +30,7 @@ mod counters;
 mod head;
 mod journal;
 mod keeper;
-mod records;
+pub(in crate::store) mod records;
 mod recovery;
 mod writer;
 

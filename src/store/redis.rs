@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, ProcessId, Subject, Window};
@@ -84,10 +84,32 @@ impl RedisStore {
     /// [`StoreError::Io`] with a [`RedisFault`] as its source: the options are wrong, no server
     /// can be reached, or the first that can is too old, a replica, or may evict keys. No error
     /// holds a password.
-    pub async fn connect(
+    pub async fn connect(options: RedisOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let (store, connected) = Self::begin(&options, clock).await?;
+        connected?;
+        Ok(store)
+    }
+
+    /// The same, but where servers are merely away, calls fail until one is there.
+    ///
+    /// # Errors
+    /// As above, for what only a person can change.
+    pub async fn connect_in_time(
         options: RedisOptions,
-        _clock: Arc<dyn Clock>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
+        let (store, connected) = Self::begin(&options, clock).await?;
+        match connected {
+            Err(error) if RedisFault::is_lasting(&error) => Err(error),
+            Err(_) | Ok(()) => Ok(store),
+        }
+    }
+
+    /// A store, and whether it is there.
+    async fn begin(
+        options: &RedisOptions,
+        _clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Result<(), StoreError>), StoreError> {
         let keys = Keys::new(options.checked_prefix().map_err(|fault| fault.met("opened"))?);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -98,28 +120,36 @@ impl RedisStore {
         let handle = runtime.handle().clone();
         let background = Background(Some(runtime));
         let timeout = options.timeout();
-        let link = async |watch| {
-            let endpoints = options.endpoints()?;
-            let durability = options.durability;
-            Link::start(&handle, endpoints, Terms { timeout, durability, watch }).await
+        let link = |watch| {
+            let terms = Terms { timeout, durability: options.durability, watch };
+            let endpoints = options.endpoints().map_err(|fault| fault.met("opened"))?;
+            Ok(Link::new(endpoints, terms))
         };
-        let link = async |watch| link(watch).await.map_err(|fault| fault.met("opened"));
+        let links = [link(Watch::Pings)?, link(Watch::Pings)?, link(Watch::Calls)?];
+        let [counters, records, feed] = links.clone();
         let long = timeout.saturating_mul(LONG_FACTOR);
-        let counters = Counters::new(link(Watch::Pings).await?, timeout);
-        let records = link(Watch::Pings).await?;
         let registry = Registry::new(records.clone(), timeout);
-        let records = Records::new(records, (timeout, long), options.feed_len);
-        // A store without a single commit was never used, or there is nothing left to protect.
-        let fresh = records.generation(&keys).await? == Generation(0);
-        counters.poll(&keys, fresh).await?;
-        Ok(Self {
-            counters: Box::new(counters),
-            records: Box::new(records),
-            feed: Feed::new(link(Watch::Calls).await?, timeout),
+        let store = Self {
+            counters: Box::new(Counters::new(counters, timeout)),
+            records: Box::new(Records::new(records, (timeout, long), options.feed_len)),
+            feed: Feed::new(feed, timeout),
             registry,
             keys,
             _background: background,
-        })
+        };
+        let connected = store.first_connections(&links, &handle).await;
+        links.iter().for_each(|link| link.keep(&handle));
+        Ok((store, connected))
+    }
+
+    async fn first_connections(&self, links: &[Link], on: &Handle) -> Result<(), StoreError> {
+        for link in links {
+            link.connect(on).await.map_err(|fault| fault.met("opened"))?;
+        }
+        // A store without a single commit was never used, or there is nothing left to protect. One
+        // that is found later, when units may have been admitted without it, is not asked.
+        let fresh = self.records.generation(&self.keys).await? == Generation(0);
+        self.counters.poll(&self.keys, fresh).await
     }
 
     /// Waits until a commit after `after` was made, and tells of it and those that followed; for

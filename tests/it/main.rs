@@ -90,6 +90,10 @@ mod main_job;
 #[cfg(feature = "redis")]
 mod redis_registry;
 
+/// Real gateways that start while their redis-server is away.
+#[cfg(feature = "redis")]
+mod redis_fallback;
+
 /// Real gateways on a real redis-server.
 #[cfg(feature = "redis")]
 mod redis_gateways;

@@ -6,27 +6,25 @@ use crate::process::{Client, Gateway, Upstream, ms_until, until};
 use crate::redis_server::RedisServer;
 
 /// A gateway with a folder of its own.
-struct Place {
-    folder: tempfile::TempDir,
-    gateway: Gateway,
+pub(crate) struct Place {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) gateway: Gateway,
 }
 
 impl Place {
-    fn start(server: &RedisServer, upstream: &Upstream) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let gateway = Gateway::start_with(folder.path(), upstream, &server.section());
-        Self { folder, gateway }
+    pub(crate) fn start(server: &RedisServer, upstream: &Upstream) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), server, upstream)
     }
 
     /// What it says of itself and the other gateways.
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let answer = self.gateway.admin("GET", "/v1/state/status", &Value::Null);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
 
     /// The status of a request with a token.
-    fn asks(&self, token: &str) -> u16 {
+    pub(crate) fn asks(&self, token: &str) -> u16 {
         self.gateway.get("/a/x", token).status
     }
 
@@ -34,6 +32,17 @@ impl Place {
     fn restart(self, server: &RedisServer, upstream: &Upstream) -> Self {
         let Self { folder, gateway } = self;
         assert_eq!(gateway.stop(), Some(0));
+        Self::start_in(folder, server, upstream)
+    }
+
+    /// Starts one that was killed again.
+    pub(crate) fn start_again(self, server: &RedisServer, upstream: &Upstream) -> Self {
+        let Self { folder, gateway } = self;
+        drop(gateway);
+        Self::start_in(folder, server, upstream)
+    }
+
+    fn start_in(folder: tempfile::TempDir, server: &RedisServer, upstream: &Upstream) -> Self {
         let gateway = Gateway::start_with(folder.path(), upstream, &server.section());
         Self { folder, gateway }
     }
@@ -62,12 +71,12 @@ fn a_gateway_imports_enforces_and_starts_again_with_what_redis_keeps() {
     assert_eq!(upstream.count(), 5);
 }
 
-fn unlimited() -> Value {
+pub(crate) fn unlimited() -> Value {
     json!({"UnlimitedRateLimit": true, "UnlimitedQuota": true})
 }
 
 /// The path of the only credential of an app.
-fn credential(of: &Gateway, token: &str) -> String {
+pub(crate) fn credential(of: &Gateway, token: &str) -> String {
     let apps = of.admin("GET", "/portal-api/apps?per_page=100", &Value::Null).json();
     let app =
         apps.as_array().unwrap().iter().find(|app| app["Name"] == token).unwrap()["ID"].clone();

@@ -30,7 +30,7 @@ const GENERATION: TableDefinition<'_, (), u64> = TableDefinition::new("generatio
 const KEY_LEN: usize = 1 + ID_LEN_MAX;
 
 #[derive(Debug)]
-pub(super) struct Records {
+pub(in crate::store) struct Records {
     path: PathBuf,
     cache_bytes: usize,
     /// `None` while the file could not be opened again after the disk had refused a write, and
@@ -41,7 +41,7 @@ pub(super) struct Records {
 
 impl Records {
     /// Opens the file, and makes it if there is none.
-    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+    pub(in crate::store) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let db = open(file.open(path), cache_bytes)?;
@@ -82,7 +82,7 @@ impl Records {
         *db = None;
     }
 
-    pub(super) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+    pub(in crate::store) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
         let db = self.db()?;
         let tx = db.begin_read().map_err(read)?;
         let table = tx.open_table(RECORDS).map_err(read)?;
@@ -90,7 +90,7 @@ impl Records {
         found.map(|value| record(value.value())).transpose()
     }
 
-    pub(super) fn list(
+    pub(in crate::store) fn list(
         &self,
         kind: Kind,
         prefix: &[u8],
@@ -121,7 +121,7 @@ impl Records {
     }
 
     /// One durable transaction. `fill` puts commits into it, and says whether it shall be kept.
-    pub(super) fn write(
+    pub(in crate::store) fn write(
         &self,
         fill: impl FnOnce(&mut Batch<'_>) -> bool,
     ) -> Result<(), StoreError> {
@@ -184,7 +184,7 @@ fn begin_write(db: &Database) -> Result<redb::WriteTransaction, StoreError> {
 }
 
 /// Commits on their way into one transaction. Each sees those before it.
-pub(super) struct Batch<'tx> {
+pub(in crate::store) struct Batch<'tx> {
     records: redb::Table<'tx, &'static [u8], &'static [u8]>,
     numbers: redb::Table<'tx, u8, u64>,
     generation: redb::Table<'tx, (), u64>,
@@ -192,7 +192,7 @@ pub(super) struct Batch<'tx> {
 
 impl Batch<'_> {
     /// All conditions are checked against what was there before, then everything is written.
-    pub(super) fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
+    pub(in crate::store) fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
         for (index, write) in writes.iter().enumerate() {
             let found = self.records.get(raw(write.key.kind, &write.key.id).as_slice());
             let found = found.map_err(read)?.map(|value| generation(value.value()));

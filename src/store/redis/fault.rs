@@ -126,6 +126,34 @@ pub enum RedisFault {
 }
 
 impl RedisFault {
+    /// Whether a store fails because of something that only a person can change.
+    pub(super) fn is_lasting(error: &StoreError) -> bool {
+        let StoreError::Io { source, .. } = error else { return !error.is_transient() };
+        match source.downcast_ref::<Self>() {
+            Some(
+                Self::NoUrl
+                | Self::Url { .. }
+                | Self::Prefix
+                | Self::Info { .. }
+                | Self::Version { .. }
+                | Self::Evicts { .. }
+                | Self::NotSynced { .. }
+                | Self::Config { .. },
+            ) => true,
+            Some(
+                Self::Unreachable { .. }
+                | Self::Silent { .. }
+                | Self::Replica { .. }
+                | Self::Unconfirmed { .. }
+                | Self::Away
+                | Self::Refused { .. }
+                | Self::Broken(_)
+                | Self::Mismatch,
+            )
+            | None => false,
+        }
+    }
+
     /// This fault as the store's error, met while something was being `doing`.
     pub(super) fn met(self, doing: &'static str) -> StoreError {
         StoreError::io(doing, self)

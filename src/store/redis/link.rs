@@ -78,28 +78,28 @@ struct Live {
 }
 
 impl Link {
-    /// Connects, and keeps connecting on `runtime` when that breaks.
-    pub(super) async fn start(
-        runtime: &Handle,
-        endpoints: Vec<Endpoint>,
-        terms: Terms,
-    ) -> Result<Self, RedisFault> {
-        let shared = Arc::new(Shared {
-            endpoints,
-            terms,
-            live: ArcSwapOption::empty(),
-            broken: Notify::new(),
-            calls: AtomicU64::new(0),
-        });
+    /// A link that has no connection yet.
+    pub(super) fn new(endpoints: Vec<Endpoint>, terms: Terms) -> Self {
+        let live = ArcSwapOption::empty();
+        let (broken, calls) = (Notify::new(), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { endpoints, terms, live, broken, calls }) }
+    }
+
+    /// Makes the first connection.
+    pub(super) async fn connect(&self, runtime: &Handle) -> Result<(), RedisFault> {
         // On that runtime, because the task that serves a connection lives where it was made.
-        let first = Arc::clone(&shared);
+        let first = Arc::clone(&self.shared);
         let connected = runtime.spawn(async move { first.connect().await });
         let warnings = connected.await.unwrap_or(Err(RedisFault::Away))?;
-        if terms.watch == Watch::Pings {
+        if self.shared.terms.watch == Watch::Pings {
             warnings.into_iter().for_each(|warning| tracing::warn!(warning, "about redis"));
         }
-        runtime.spawn(keep(Arc::clone(&shared)));
-        Ok(Self { shared })
+        Ok(())
+    }
+
+    /// From here on makes a connection, on `runtime`, whenever there is none.
+    pub(super) fn keep(&self, runtime: &Handle) {
+        runtime.spawn(keep(Arc::clone(&self.shared)));
     }
 
     /// Runs a script, with a deadline for the whole of it.
@@ -260,7 +260,7 @@ impl Shared {
 async fn keep(shared: Arc<Shared>) {
     loop {
         shared.until_broken().await;
-        tracing::warn!("the connection to redis is lost");
+        tracing::warn!("there is no connection to redis");
         let mut pause = PAUSE_MIN;
         while let Err(fault) = shared.connect().await {
             if pause == PAUSE_MIN || pause == PAUSE_MAX {
@@ -270,7 +270,7 @@ async fn keep(shared: Arc<Shared>) {
             sleep(jittered(pause)).await;
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
         }
-        tracing::info!("connected to redis again");
+        tracing::info!("connected to redis");
     }
 }
 
