@@ -14,6 +14,7 @@ use crate::domain::token::Token;
 use crate::store::redis::RedisOptions;
 
 mod apis;
+mod client_tls;
 mod fixed;
 mod listeners;
 mod networks;

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::client_tls;
 use crate::config::reader::Reader;
-use crate::domain::api::{Api, Auth, TokenSources, UpstreamHttp, Versions};
+use crate::domain::api::{Api, Auth, Target, TokenSources, UpstreamHttp, UpstreamTls, Versions};
 use crate::domain::id::{ApiId, OrgId};
 use crate::domain::path::EncodedSlash;
 use crate::domain::route::{Host, ListenPath};
@@ -19,6 +20,12 @@ pub(super) const DEFAULT_ORG: &str = "default";
 /// The slowest that a request's body may come, in bytes per second: that of Apache's
 /// `mod_reqtimeout`.
 const BODY_RATE_MIN: u64 = 500;
+/// What `https://` needs.
+const UPSTREAM_TLS: client_tls::Keys = client_tls::Keys {
+    ca: "upstream_ca",
+    certificate: "upstream_certificate",
+    key: "upstream_key",
+};
 
 pub(super) fn read(top: &mut Reader<'_>, folder: &Path) -> Vec<Api> {
     let mut ids: BTreeMap<String, usize> = BTreeMap::new();
@@ -58,7 +65,7 @@ fn one(r: &mut Reader<'_>, folder: &Path) -> Option<Api> {
     let versions = versions(r);
     let upstream_http = protocols::http(r);
     let upgrades = protocols::upgrades(r, upstream_http);
-    let upstream_tls = protocols::tls(r, folder, &targets);
+    let upstream_tls = upstream_tls(r, folder, &targets);
     // Streams of messages come over HTTP/2, and may be silent for long.
     let rate_min = if upstream_http == UpstreamHttp::Two { 0 } else { BODY_RATE_MIN };
     let api = Api {
@@ -103,6 +110,11 @@ where
         r.fault(key, "is missing");
     }
     r.parsed(key)
+}
+
+fn upstream_tls(r: &mut Reader<'_>, folder: &Path, targets: &[Target]) -> UpstreamTls {
+    let plain = !targets.iter().any(|target| target.tls);
+    client_tls::read(r, folder, &UPSTREAM_TLS, plain.then_some("targets with https://"))
 }
 
 fn hosts(r: &mut Reader<'_>) -> Vec<Host> {

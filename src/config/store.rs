@@ -4,6 +4,8 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
+#[cfg(feature = "redis")]
+use crate::config::client_tls;
 use crate::config::reader::Reader;
 use crate::config::{StoreConfig, StoreKind};
 #[cfg(feature = "redis")]
@@ -31,10 +33,12 @@ pub(super) fn read(r: &mut Reader<'_>, folder: &Path) -> StoreConfig {
     let pepper = r.text("pepper_file").filter(|name| !name.is_empty());
     let timeout_ms = r.number("timeout_ms", 100, 1..=60_000);
     #[cfg(feature = "redis")]
-    let redis = redis(r, timeout_ms);
+    let redis = redis(r, folder, timeout_ms);
     // Every build knows the keys.
     #[cfg(not(feature = "redis"))]
     let _unused = (r.texts("urls"), r.text("prefix"), r.text("durability"));
+    #[cfg(not(feature = "redis"))]
+    let _unused = (r.text("ca"), r.text("certificate"), r.text("key"));
     #[cfg(not(feature = "redis"))]
     let _unused = r.number("confirm_replicas", 1, 1..=100);
     StoreConfig {
@@ -50,13 +54,21 @@ pub(super) fn read(r: &mut Reader<'_>, folder: &Path) -> StoreConfig {
     }
 }
 
+/// What `rediss://` needs.
+#[cfg(feature = "redis")]
+const TLS: client_tls::Keys = client_tls::Keys { ca: "ca", certificate: "certificate", key: "key" };
+
 /// What only Redis needs; it is checked also when another store is used.
 #[cfg(feature = "redis")]
-fn redis(r: &mut Reader<'_>, timeout_ms: u64) -> RedisOptions {
+fn redis(r: &mut Reader<'_>, folder: &Path, timeout_ms: u64) -> RedisOptions {
     let default = RedisOptions::default();
     let urls = r.texts("urls").map(|texts| texts.into_iter().map(|(_, url)| url).collect());
+    let urls = urls.unwrap_or_else(|| vec!["redis://127.0.0.1:6379/0".to_owned()]);
+    let plain = !urls.iter().any(|url: &String| RedisOptions::is_by_tls(url));
+    let unused = plain.then_some("urls with rediss://");
     let options = RedisOptions {
-        urls: urls.unwrap_or_else(|| vec!["redis://127.0.0.1:6379/0".to_owned()]),
+        urls,
+        tls: client_tls::read(r, folder, &TLS, unused),
         prefix: r.text("prefix").unwrap_or(default.prefix),
         timeout_ms,
         feed_len: default.feed_len,

@@ -15,6 +15,9 @@ mod store_contract;
 /// A redis-server to speak to.
 #[cfg(feature = "redis")]
 mod redis_server;
+/// A redis-server that is spoken to by TLS.
+#[cfg(feature = "redis")]
+mod redis_tls;
 
 /// A gateway without sockets.
 mod gate;

@@ -218,6 +218,11 @@ impl Gateway {
 
     /// The same with more in the configuration file.
     pub fn start_with(folder: &Path, upstream: &Upstream, more: &str) -> Self {
+        Self::try_start_with(folder, upstream, more).unwrap_or_else(|log| panic!("{log}"))
+    }
+
+    /// The same; what it wrote to standard error, if it ended instead of listening.
+    pub fn try_start_with(folder: &Path, upstream: &Upstream, more: &str) -> Result<Self, String> {
         let at = upstream.address;
         let text = format!(
             "[proxy]\nlisten = [\"127.0.0.1:0\"]\ndrain_s = 5\n\
@@ -227,7 +232,7 @@ impl Gateway {
         );
         let file = folder.join("turnpike.toml");
         std::fs::write(&file, text).unwrap();
-        Self::serve(&file, &[]).unwrap_or_else(|log| panic!("{log}"))
+        Self::serve(&file, &[])
     }
 
     /// A gateway with this configuration file and environment; what it wrote to standard error, if

@@ -34,7 +34,7 @@ impl RedisServer {
         Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    /// With further arguments.
+    /// With further arguments; for `PORT` its port is put in.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
@@ -119,8 +119,10 @@ impl RedisServer {
 
 /// Starts it and waits until it says that it is ready.
 fn spawn(port: u16, folder: &std::path::Path, arguments: &[String]) -> Option<Child> {
+    let port = port.to_string();
+    let arguments = arguments.iter().map(|a| if a == "PORT" { &port } else { a });
     let mut child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--port", &port, "--bind", "127.0.0.1", "--save", ""])
         .args(["--logfile", "", "--daemonize", "no", "--dir"])
         .arg(folder)
         .args(arguments)

@@ -21,6 +21,17 @@ pub enum RedisFault {
     /// The prefix of the keys.
     #[error("the key prefix must be 1 to 32 letters, digits, `.`, `_` or `-`")]
     Prefix,
+    /// A file for TLS cannot be read.
+    #[error("{path}, for redis at {address}, cannot be read")]
+    File {
+        /// Host and port.
+        address: String,
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The server cannot be reached, or refuses the user.
     #[error("redis at {address} cannot be reached")]
     Unreachable {
@@ -134,6 +145,7 @@ impl RedisFault {
                 Self::NoUrl
                 | Self::Url { .. }
                 | Self::Prefix
+                | Self::File { .. }
                 | Self::Info { .. }
                 | Self::Version { .. }
                 | Self::Evicts { .. }

@@ -1,10 +1,14 @@
 //! How a store in Redis is reached.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, IntoConnectionInfo};
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates,
+};
 
+use crate::domain::api::UpstreamTls;
 use crate::store::redis::durability::Durability;
 use crate::store::redis::fault::RedisFault;
 
@@ -12,8 +16,12 @@ use crate::store::redis::fault::RedisFault;
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisOptions {
     /// Addresses of one primary, tried in order:
-    /// `redis://user:password@host:port/db`. Of several, the first that is a primary is used.
+    /// `redis://user:password@host:port/db`, or `rediss:` for TLS. Of several, the first that is a
+    /// primary is used.
     pub urls: Vec<String>,
+    /// What connections by TLS are made with. The files are read for each, so that renewed ones
+    /// hold from the next one on.
+    pub tls: UpstreamTls,
     /// What all keys begin with, so that several installations can share a server: 1 to 32
     /// letters, digits, `.`, `_` or `-`.
     pub prefix: String,
@@ -32,6 +40,7 @@ impl Default for RedisOptions {
         // 10,000 commits are some megabytes, and minutes of the busiest import.
         Self {
             urls: vec![],
+            tls: UpstreamTls::default(),
             prefix: "tp".into(),
             timeout_ms: 100,
             feed_len: 10_000,
@@ -43,9 +52,10 @@ impl Default for RedisOptions {
 /// Addresses may hold passwords: only their number is shown.
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { urls, prefix, timeout_ms, feed_len, durability } = self;
+        let Self { urls, tls, prefix, timeout_ms, feed_len, durability } = self;
         f.debug_struct("RedisOptions")
             .field("urls", &urls.len())
+            .field("tls", tls)
             .field("prefix", prefix)
             .field("timeout_ms", timeout_ms)
             .field("feed_len", feed_len)
@@ -64,7 +74,7 @@ impl RedisOptions {
             faults.push(("urls".to_owned(), "must name at least one server".to_owned()));
         }
         for (index, url) in self.urls.iter().enumerate() {
-            if let Err(reason) = Endpoint::parse(url) {
+            if let Err(reason) = Endpoint::parse(url, &self.tls) {
                 faults.push((format!("urls[{index}]"), reason.to_owned()));
             }
         }
@@ -74,6 +84,12 @@ impl RedisOptions {
         faults
     }
 
+    /// Whether an address is one by TLS.
+    #[must_use]
+    pub fn is_by_tls(url: &str) -> bool {
+        url.starts_with("rediss:") || url.starts_with("valkeys:")
+    }
+
     /// The servers the addresses name, in order.
     pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, RedisFault> {
         if self.urls.is_empty() {
@@ -81,7 +97,7 @@ impl RedisOptions {
         }
         let endpoints = self.urls.iter().enumerate().map(|(index, url)| {
             let number = index.saturating_add(1);
-            Endpoint::parse(url).map_err(|reason| RedisFault::Url { number, reason })
+            Endpoint::parse(url, &self.tls).map_err(|reason| RedisFault::Url { number, reason })
         });
         endpoints.collect()
     }
@@ -101,8 +117,10 @@ impl RedisOptions {
 
 /// One server.
 pub(super) struct Endpoint {
-    /// Opens connections; it holds the password.
-    pub(super) client: Client,
+    /// It holds the password.
+    info: ConnectionInfo,
+    /// What a connection is made with, if it is by TLS.
+    tls: Option<UpstreamTls>,
     /// Host and port, for people.
     pub(super) address: String,
 }
@@ -115,23 +133,55 @@ impl fmt::Debug for Endpoint {
 
 impl Endpoint {
     /// Reads an address; what is wrong otherwise.
-    fn parse(url: &str) -> Result<Self, &'static str> {
-        if url.starts_with("rediss:") || url.starts_with("valkeys:") {
-            return Err("this build speaks to redis without TLS only");
-        }
+    fn parse(url: &str, files: &UpstreamTls) -> Result<Self, &'static str> {
         // The library's words may quote the address, which may hold a password.
         let info = url
             .into_connection_info()
             .map_err(|_may_quote| "must be of the form redis://user:password@host:port/db")?;
         let mut address = info.addr().to_string();
-        if let ConnectionAddr::Tcp(host, port) = info.addr()
-            && host.contains(':')
-        {
-            address = format!("[{host}]:{port}");
+        let mut tls = None;
+        match info.addr() {
+            ConnectionAddr::TcpTls { insecure: true, .. } => {
+                return Err("must not end in #insecure: its certificate is always checked");
+            }
+            ConnectionAddr::TcpTls { host, port, .. } => {
+                address = shown(host, *port);
+                tls = Some(files.clone());
+            }
+            ConnectionAddr::Tcp(host, port) => address = shown(host, *port),
+            ConnectionAddr::Unix(_) | _ => {}
         }
-        let client = Client::open(info).map_err(|_may_quote| "cannot be used")?;
-        Ok(Self { client, address })
+        Ok(Self { info, tls, address })
     }
+
+    /// What opens connections to it.
+    pub(super) fn client(&self) -> Result<Client, RedisFault> {
+        let address = || self.address.clone();
+        let unusable = |source| RedisFault::Unreachable { address: address(), source };
+        let Some(files) = &self.tls else {
+            return Client::open(self.info.clone()).map_err(unusable);
+        };
+        let read = |path: &Arc<str>| {
+            std::fs::read(path.as_ref()).map_err(|source| RedisFault::File {
+                address: address(),
+                path: path.to_string(),
+                source,
+            })
+        };
+        let client_tls = files.client.as_ref().map(|(own, key)| {
+            Ok(ClientTlsConfig { client_cert: read(own)?, client_key: read(key)? })
+        });
+        let certificates = TlsCertificates {
+            client_tls: client_tls.transpose()?,
+            root_cert: files.ca.as_ref().map(read).transpose()?,
+        };
+        Client::build_with_tls(self.info.clone(), certificates).map_err(unusable)
+    }
+}
+
+/// An address as a URL has it.
+fn shown(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 #[cfg(test)]
@@ -144,7 +194,9 @@ mod tests {
         check("redis://turnpike:hunter2@db.example/3", Ok("db.example:6379"));
         check("redis://:hunter2@[::1]:7000", Ok("[::1]:7000"));
         check("valkey://localhost", Ok("localhost:6379"));
-        check("rediss://:hunter2@host", Err("without TLS"));
+        check("rediss://:hunter2@host", Ok("host:6379"));
+        check("rediss://:hunter2@[::1]:1/2", Ok("[::1]:1"));
+        check("rediss://:hunter2@host/#insecure", Err("always checked"));
         check("http://:hunter2@host", Err("redis://user:password@host:port/db"));
         check("redis://:hunter2@host/hunter2", Err("redis://user:password@host:port/db"));
         check("hunter2", Err("redis://user:password@host:port/db"));

@@ -32,7 +32,8 @@ pub(super) async fn open(endpoint: &Endpoint, terms: &Terms) -> Result<Opened, R
         .set_connection_timeout(Some(patience))
         .set_response_timeout(None);
     let opened = async {
-        let connecting = endpoint.client.get_multiplexed_async_connection_with_config(&config);
+        let client = endpoint.client()?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let unreachable = |source| RedisFault::Unreachable { address: address(), source };
         let mut connection = connecting.await.map_err(unreachable)?;
         let asked = Cmd::new().arg("INFO").query_async::<String>(&mut connection).await;
