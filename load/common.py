@@ -79,7 +79,7 @@ class Servers:
                 return process, port
         raise SystemExit("redis-server does not start")
 
-    def gateway(self, name, upstream, core, store="", access="off"):
+    def gateway(self, name, upstream, core, store="", access="off", binary=BINARY):
         """A gateway with one thread and the APIs `open` (keyless) and `a`."""
         path = self.path(name)
         api = ("[[apis]]\nid = \"{0}\"\nlisten_path = \"/{0}/\"\n"
@@ -91,7 +91,7 @@ class Servers:
                 f'[log]\nfilter = "error"\naccess = "{access}"\n{store}'
                 + api.format("open", upstream) + "keyless = true\n" + api.format("a", upstream)
             )
-        process = self.start(core, BINARY, "serve", "--config", f"{path}/turnpike.toml",
+        process = self.start(core, binary, "serve", "--config", f"{path}/turnpike.toml",
                              stdout=subprocess.PIPE, text=True)
         bound = json.loads(process.stdout.readline())
         return Gateway(process, bound["proxy"][0], bound["admin"])
@@ -124,10 +124,16 @@ class Gateway:
         return self.call("/apps", {"Name": name, "UserID": 1}), plan, product
 
     def import_token(self, token, app, plan, product):
-        self.call(f"/apps/{app}/custom_credentials", {
+        return self.call(f"/apps/{app}/custom_credentials", {
             "Alias": f"token {next(NUMBERS)}", "Type": "CREDENTIAL_TYPE_TYK_MANAGED",
             "AuthenticationMethod": "authToken", "AuthTokenType": "AUTH_TOKEN_CUSTOM",
             "KeyID": token, "PlanID": plan, "ProductIDs": [product]})
+
+    def quota(self, credential):
+        """What was used of a credential's quota, and the like."""
+        url = f"http://{self.admin}/v1/usage/credentials/{credential}"
+        with OPENER.open(urllib.request.Request(url, headers={"Authorization": SECRET})) as answer:
+            return next(limit for limit in json.load(answer)["limits"] if limit["kind"] == "quota")
 
     def metric(self, name):
         """The sum of a metric over its labels."""

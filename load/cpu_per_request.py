@@ -6,7 +6,10 @@ Needs nginx, wrk and redis-server (Debian packages of those names) and target/re
 proxy under test has one thread on core 0; wrk, the upstream (nginx) and Redis share core 1.
 Everything is on loopback and stops by itself. A round with one failed request is void.
 
-    python3 load/cpu_per_request.py [rounds] [seconds]
+    python3 load/cpu_per_request.py [rounds] [seconds] [name=binary ...]
+
+With binaries, those are measured against each other, before and after a change, say, and only
+what passes through them.
 """
 
 import re
@@ -18,6 +21,7 @@ from common import Servers, cpu_s, machine, redis_section, workers
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+BINARIES = dict(argument.split("=", 1) for argument in sys.argv[3:])
 TOKEN = "LEG-00fa-91c2-77aa"
 PLAN = {"RateLimit": 100_000_000, "Per": 60, "Quota": 10_000_000_000, "QuotaRenewalRate": 86_400}
 
@@ -38,30 +42,41 @@ def measure(pid, url, others=()):
     return (used / requests * 1e6, requests / SECONDS, p99, used_others / requests * 1e6), out
 
 
+def passing(name, gateway):
+    """Two cases: what anybody may call, and what takes a token and two limits."""
+    gateway.import_token(TOKEN, *gateway.open_app("load", PLAN))
+    pid, url = gateway.process.pid, f"http://{gateway.proxy}"
+    return [(f"{name}, keyless", pid, f"{url}/open/x", ()),
+            (f"{name}, token + rate + quota", pid, f"{url}/a/x", ())]
+
+
+def one_binary(servers, up):
+    yardstick, yardstick_port = servers.nginx(
+        "yardstick",
+        f"upstream u {{ server 127.0.0.1:{up}; keepalive 64; }}\n"
+        "server { listen 127.0.0.1:PORT; location / { proxy_pass http://u;"
+        " proxy_http_version 1.1; proxy_set_header Connection ''; } }", "0")
+    redis, redis_port = servers.redis("1")
+    logged = servers.gateway("logged", up, "0", access="access.log")
+    shared = servers.gateway("shared", up, "0", store=redis_section(redis_port))
+    for gateway in [logged, shared]:
+        gateway.import_token(TOKEN, *gateway.open_app("load", PLAN))
+    return [
+        ("nginx, passthrough", yardstick.pid, f"http://127.0.0.1:{yardstick_port}/x", ()),
+        *passing("turnpike", servers.gateway("quiet", up, "0")),
+        ("turnpike, the same on Redis", shared.process.pid, f"http://{shared.proxy}/a/x",
+         (redis.pid,)),
+        ("turnpike, access log to a file", logged.process.pid, f"http://{logged.proxy}/a/x", ()),
+    ]
+
+
 def main():
     print(f"# {machine()}; {ROUNDS} rounds of {SECONDS} s")
     with Servers() as servers:
         up = servers.upstream("1")
-        yardstick, yardstick_port = servers.nginx(
-            "yardstick",
-            f"upstream u {{ server 127.0.0.1:{up}; keepalive 64; }}\n"
-            "server { listen 127.0.0.1:PORT; location / { proxy_pass http://u;"
-            " proxy_http_version 1.1; proxy_set_header Connection ''; } }", "0")
-        redis, redis_port = servers.redis("1")
-        quiet = servers.gateway("quiet", up, "0")
-        logged = servers.gateway("logged", up, "0", access="access.log")
-        shared = servers.gateway("shared", up, "0", store=redis_section(redis_port))
-        for gateway in [quiet, logged, shared]:
-            gateway.import_token(TOKEN, *gateway.open_app("load", PLAN))
-        cases = [
-            ("nginx, passthrough", yardstick.pid, f"http://127.0.0.1:{yardstick_port}/x", ()),
-            ("turnpike, keyless", quiet.process.pid, f"http://{quiet.proxy}/open/x", ()),
-            ("turnpike, token + rate + quota", quiet.process.pid, f"http://{quiet.proxy}/a/x", ()),
-            ("turnpike, the same on Redis", shared.process.pid, f"http://{shared.proxy}/a/x",
-             (redis.pid,)),
-            ("turnpike, access log to a file", logged.process.pid, f"http://{logged.proxy}/a/x",
-             ()),
-        ]
+        cases = [case for name, binary in BINARIES.items()
+                 for case in passing(name, servers.gateway(name, up, "0", binary=binary))]
+        cases = cases or one_binary(servers, up)
         results = {name: [] for name, *_ in cases}
         for round_ in range(ROUNDS):
             # Every other round in the other direction: no case always follows the same one.
