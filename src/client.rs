@@ -17,6 +17,10 @@ pub struct Target {
     /// The admin listener, such as http://127.0.0.1:9080.
     #[arg(long, default_value = "http://127.0.0.1:9080")]
     pub url: String,
+    /// A file with the authorities that are trusted where the URL begins with https; without it, the
+    /// system's.
+    #[arg(long)]
+    pub ca: Option<PathBuf>,
     /// A file with the admin secret or an admin token; without it, the environment variable
     /// TURNPIKE_ADMIN__SECRET.
     #[arg(long)]
@@ -41,8 +45,11 @@ pub enum ClientError {
     #[error("give the admin secret in --secret-file or in {SECRET_VARIABLE}")]
     NoSecret,
     /// The address is not one.
-    #[error("--url must be like http://127.0.0.1:9080; only http is spoken")]
+    #[error("--url must be like http://127.0.0.1:9080 or https://admin.example")]
     Url,
+    /// The authorities cannot be used.
+    #[error("--ca: {0}")]
+    Authorities(String),
     /// An argument cannot be used.
     #[error("{0}")]
     Argument(String),

@@ -14,6 +14,7 @@ use crate::domain::token::Token;
 use crate::store::redis::RedisOptions;
 
 mod apis;
+mod certificates;
 mod client_tls;
 mod fixed;
 mod listeners;
@@ -26,6 +27,7 @@ mod store;
 mod tests;
 pub mod tls;
 
+pub use certificates::Certificates;
 pub use fixed::Fixed;
 pub use listeners::ListenerConfig;
 pub use networks::Networks;
@@ -105,6 +107,8 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// The secret that opens it.
     pub secret: Token,
+    /// Its certificates; `None` is plain text.
+    pub tls: Option<TlsConfig>,
 }
 
 /// `[ops]`

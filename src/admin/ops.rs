@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -21,6 +22,8 @@ pub struct OpsState {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     started_ms: u64,
+    /// Turns true when the gateway takes no more requests.
+    leaving: Option<watch::Receiver<bool>>,
 }
 
 impl OpsState {
@@ -28,7 +31,13 @@ impl OpsState {
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
         let started_ms = clock.unix().0;
-        Self { catalog, metrics, clock, started_ms }
+        Self { catalog, metrics, clock, started_ms, leaving: None }
+    }
+
+    /// Lets `/ready` say no once `leaving` is true.
+    #[must_use]
+    pub fn until(self, leaving: watch::Receiver<bool>) -> Self {
+        Self { leaving: Some(leaving), ..self }
     }
 }
 
@@ -58,8 +67,12 @@ async fn live() -> Json<Value> {
     Json(json!({"status": "ok", "message": "Success"}))
 }
 
-/// The process can decide: its catalog is loaded, and its store answers or can be done without.
+/// The process can decide: its catalog is loaded, its store answers or can be done without, and it
+/// does not stop.
 async fn ready(State(state): State<OpsState>) -> Response {
+    if state.leaving.as_ref().is_some_and(|leaving| *leaving.borrow()) {
+        return not_ready("the gateway stops");
+    }
     match stands(&state).await {
         Stands::Well => Json(json!({"status": "ok", "message": "Success"})).into_response(),
         Stands::Alone => {
@@ -67,11 +80,13 @@ async fn ready(State(state): State<OpsState>) -> Response {
             Json(json!({"status": "ok", "message": "Success", "warnings": warnings}))
                 .into_response()
         }
-        Stands::Lame => {
-            let body = json!({"status": "error", "errors": ["the store does not answer"]});
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-        }
+        Stands::Lame => not_ready("the store does not answer"),
     }
+}
+
+fn not_ready(why: &str) -> Response {
+    let body = json!({"status": "error", "errors": [why]});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
 /// How a gateway stands towards its store.

@@ -3,13 +3,11 @@
 //! Pingora's own graceful stop sleeps its whole grace period, and then drops what still runs. So
 //! the signal watch here does the draining itself, and tells Pingora to stop at once afterwards.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
@@ -20,12 +18,15 @@ use crate::app::following::FollowService;
 use crate::app::handover::{GiveService, Inherited, copies};
 use crate::app::reload::ReloadService;
 use crate::app::{App, Ended, supervisor};
+use crate::config::Certificates;
 use crate::enforce::Enforcer;
 use crate::proxy::ProxyService;
 
 mod ending;
+mod http;
 
 use ending::Ending;
+use http::HttpService;
 
 /// How often idle units are returned and sizes published.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -39,14 +40,25 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
     let (catalog, metrics) = (Arc::clone(&app.proxy.catalog), Arc::clone(&app.proxy.metrics));
     let service = ProxyService::new(app.proxy, app.listeners.proxy, drain);
     let (patience, accepting) = (service.patience(), service.accepting());
+    let ops = crate::admin::ops::router(app.ops.until(stopping.clone()));
     server.add_service(DataPlane { service, stopping, drained: Some(drained) });
-    let ops = crate::admin::ops::router(app.ops);
-    let router = crate::admin::router(app.admin).merge(ops.clone());
-    let listener = Some(app.listeners.admin);
-    server.add_service(HttpService { name: "admin", router, listener });
-    if let Some(listener) = app.listeners.ops {
-        server.add_service(HttpService { name: "ops", router: ops, listener: Some(listener) });
+    let (leave, leaving) = watch::channel(false);
+    let (admin_running, left) = watch::channel(());
+    let admin = crate::admin::router(app.admin).merge(ops.clone());
+    let certificates = app.config.admin.tls.as_ref();
+    let certificates = certificates.map(|tls| Arc::new(Certificates::new(tls)));
+    let both = [
+        ("admin", admin, Some(app.listeners.admin), certificates),
+        ("ops", ops, app.listeners.ops, None),
+    ];
+    for (name, router, listener, certificates) in both {
+        if listener.is_none() {
+            continue;
+        }
+        let (leaving, left) = (leaving.clone(), Some(left.clone()));
+        server.add_service(HttpService { name, router, listener, certificates, leaving, left });
     }
+    drop(left);
     server.add_service(SweepService { enforcer: Arc::clone(&app.enforcer) });
     server.add_service(FollowService(Arc::clone(&app.member)));
     if let Some(source) = app.source {
@@ -70,6 +82,8 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
         sockets: Arc::clone(&sockets),
         stop,
         running,
+        leave,
+        admin_running,
         drain,
         patience,
         accepting,
@@ -124,41 +138,6 @@ impl Service for DataPlane {
 
     fn threads(&self) -> Option<usize> {
         self.service.threads()
-    }
-}
-
-/// The admin listener, or the one for metrics alone, on a thread of its own: no bulk of admin work
-/// slows the data plane.
-struct HttpService {
-    name: &'static str,
-    router: Router,
-    listener: Option<TcpListener>,
-}
-
-#[async_trait]
-impl Service for HttpService {
-    async fn start_service(
-        &mut self,
-        _fds: Option<ListenFds>,
-        _shutdown: ShutdownWatch,
-        _listeners_per_fd: usize,
-    ) {
-        let Some(listener) = self.listener.take() else { return };
-        let served = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => axum::serve(listener, self.router.clone()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, name = self.name, "a listener ended");
-        }
-    }
-
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(1)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests to an admin listener, each on a connection of its own.
 
 use std::io::Read;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +16,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
 use super::{ClientError, Target};
@@ -34,7 +41,14 @@ const ANSWER_MAX: usize = 16 << 20;
 pub(super) struct Listener {
     authority: String,
     secret: Zeroizing<String>,
+    /// Whose certificate it has to show, where TLS is spoken.
+    tls: Option<(ServerName<'static>, TlsConnector)>,
 }
+
+/// A connection, in plain text or in TLS.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 /// What is sent.
 pub(super) enum Sent {
@@ -53,11 +67,35 @@ pub(super) struct Upload {
 impl Listener {
     pub(super) fn of(target: &Target) -> Result<Self, ClientError> {
         let uri: Uri = target.url.parse().map_err(|_unreadable| ClientError::Url)?;
-        let plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/");
+        let (secure, port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err(ClientError::Url),
+        };
+        let plain = matches!(uri.path(), "" | "/");
         let authority = uri.authority().filter(|_| plain).ok_or(ClientError::Url)?;
-        let port = authority.port_u16().unwrap_or(80);
+        let tls = if secure {
+            let name = authority.host().trim_matches(['[', ']']).to_owned();
+            let name = ServerName::try_from(name).map_err(|_odd| ClientError::Url)?;
+            Some((name, connector(target.ca.as_deref())?))
+        } else {
+            None
+        };
+        let port = authority.port_u16().unwrap_or(port);
         let authority = format!("{}:{port}", authority.host());
-        Ok(Self { authority, secret: target.secret()? })
+        Ok(Self { authority, secret: target.secret()?, tls })
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Connection>, ClientError> {
+        let away = |error| ClientError::away("reached", error);
+        let connected = async {
+            let stream = TcpStream::connect(&self.authority).await.map_err(away)?;
+            let Some((name, connector)) = &self.tls else {
+                return Ok::<Box<dyn Connection>, _>(Box::new(stream));
+            };
+            Ok(Box::new(connector.connect(name.clone(), stream).await.map_err(away)?))
+        };
+        timeout(CONNECT_MAX, connected).await.map_err(|_elapsed| ClientError::Stalled)?
     }
 
     /// Asks, and reads the whole answer. Any status but 2xx is a refusal.
@@ -117,11 +155,8 @@ impl Listener {
         sent: Sent,
     ) -> Result<Response<Incoming>, ClientError> {
         let away = |error| ClientError::away("reached", error);
-        let stream = timeout(CONNECT_MAX, TcpStream::connect(&self.authority)).await;
-        let stream = stream.map_err(|_elapsed| ClientError::Stalled)?;
-        let stream = stream.map_err(|error| ClientError::away("reached", error))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(away)?;
+        let stream = TokioIo::new(self.connect().await?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(away)?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -149,6 +184,29 @@ impl Listener {
             }
         }
     }
+}
+
+/// Trusts the authorities in a file, or the system's.
+fn connector(ca: Option<&Path>) -> Result<TlsConnector, ClientError> {
+    let odd = |error: &dyn std::fmt::Display| ClientError::Authorities(error.to_string());
+    let mut roots = RootCertStore::empty();
+    match ca {
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+        }
+        Some(path) => {
+            let bytes = std::fs::read(path).map_err(|e| ClientError::file(path, "read", e))?;
+            for certificate in CertificateDer::pem_slice_iter(&bytes) {
+                let certificate = certificate.map_err(|error| odd(&error))?;
+                roots.add(certificate).map_err(|error| odd(&error))?;
+            }
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().map_err(|error| odd(&error))?;
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn refused(status: StatusCode, value: &Value) -> ClientError {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::config::networks::Networks;
 use crate::config::reader::Reader;
 use crate::config::sections::address;
-use crate::config::tls::{TlsConfig, TlsFault, TlsFiles, TlsVersion};
+use crate::config::tls::{Offered, TlsConfig, TlsFault, TlsFiles, TlsVersion};
 
 /// Certificates of one listener at most.
 const CERTIFICATES_MAX: usize = 1_000;
@@ -49,11 +49,12 @@ fn one(r: &mut Reader<'_>, folder: &Path) -> Option<ListenerConfig> {
     }
     let at = r.text("listen").and_then(|text| address(r, "listen", &text));
     let proxy_protocol_from = r.networks("proxy_protocol_from");
-    let tls = tls(r, folder);
+    let tls = tls(r, folder, Offered::Both);
     Some(ListenerConfig { address: at?, proxy_protocol_from, tls })
 }
 
-fn tls(r: &mut Reader<'_>, folder: &Path) -> Option<TlsConfig> {
+/// `certificates`, `keys` and `tls_version_min`.
+pub(super) fn tls(r: &mut Reader<'_>, folder: &Path, http: Offered) -> Option<TlsConfig> {
     let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
     let version_min = r.word("tls_version_min", &versions, TlsVersion::V1_2);
     let certificates = r.texts("certificates").unwrap_or_default();
@@ -69,7 +70,7 @@ fn tls(r: &mut Reader<'_>, folder: &Path) -> Option<TlsConfig> {
     }
     let path = |(_, name): (String, String)| folder.join(name);
     let pairs = certificates.into_iter().map(path).zip(keys.into_iter().map(path)).collect();
-    let files = TlsFiles { pairs, version_min };
+    let files = TlsFiles { pairs, version_min, http };
     // Read once here, so that whatever is wrong with the files is found with all other faults.
     match files.load() {
         Ok(usable) => Some(usable),

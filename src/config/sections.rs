@@ -6,6 +6,7 @@ use std::path::Path;
 use toml::Table;
 
 use crate::config::reader::Reader;
+use crate::config::tls::Offered;
 use crate::config::{
     AccessLog, AdminConfig, AuthConfig, Config, Fault, Fixed, LogConfig, OpsConfig, PoliciesConfig,
     PortalConfig, ProxyConfig, apis, listeners, store,
@@ -83,6 +84,7 @@ pub(super) fn address(r: &mut Reader<'_>, key: &str, text: &str) -> Option<Socke
 fn admin(r: &mut Reader<'_>, folder: &Path) -> Option<AdminConfig> {
     let listen = r.text("listen").unwrap_or_else(|| "127.0.0.1:9080".into());
     let listen = address(r, "listen", &listen);
+    let tls = listeners::tls(r, folder, Offered::One);
     let inline = r.text("secret").map(|text| ("secret", text));
     let file = r.text("secret_file").filter(|name| !name.is_empty()).map(|name| {
         match std::fs::read_to_string(folder.join(&name)) {
@@ -113,7 +115,7 @@ fn admin(r: &mut Reader<'_>, folder: &Path) -> Option<AdminConfig> {
         r.fault(key, "must be visible ASCII without spaces: it travels in a header");
         return None;
     }
-    Some(AdminConfig { listen: listen?, secret: Token::new(secret) })
+    Some(AdminConfig { listen: listen?, secret: Token::new(secret), tls })
 }
 
 fn ops(r: &mut Reader<'_>) -> OpsConfig {

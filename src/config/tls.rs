@@ -25,6 +25,17 @@ pub struct TlsFiles {
     pub pairs: Vec<(PathBuf, PathBuf)>,
     /// The oldest version spoken.
     pub version_min: TlsVersion,
+    /// What is offered by ALPN.
+    pub http: Offered,
+}
+
+/// What a client may choose by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// HTTP/2 and HTTP/1.1.
+    Both,
+    /// HTTP/1.1.
+    One,
 }
 
 /// A version of TLS.
@@ -98,7 +109,10 @@ impl TlsFiles {
         let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
         let config = config.map_err(|error| vec![TlsFault::Certificate(0, error.to_string())])?;
         let mut config = config.with_no_client_auth().with_cert_resolver(Arc::new(names));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = match self.http {
+            Offered::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Offered::One => vec![b"http/1.1".to_vec()],
+        };
         // Resumed without memory here. Without randomness for it there is no resumption.
         if let Ok(ticketer) = tickets {
             config.ticketer = ticketer;

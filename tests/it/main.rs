@@ -77,11 +77,20 @@ mod portal_lifecycle;
 /// The built binary and an upstream that counts.
 mod process;
 
+/// A steady load on it, and targets that can be killed.
+mod process_load;
+
 /// Stopping it.
 mod process_stop;
 
-/// Reload, upgrade, stop, targets that die and return, under load.
+/// Reloads, targets that die and return, under load.
 mod process_change;
+
+/// Another process that takes over, under load.
+mod process_upgrade;
+
+/// The admin listener: TLS, and writes while another process takes over.
+mod admin_tls;
 
 /// The command line as a client.
 mod command_line;

@@ -39,6 +39,9 @@ pub(super) struct Ending {
     pub(super) sockets: Arc<Mutex<Vec<Named>>>,
     pub(super) stop: watch::Sender<bool>,
     pub(super) running: watch::Sender<()>,
+    /// The same of the admin listener, and of the one for metrics.
+    pub(super) leave: watch::Sender<bool>,
+    pub(super) admin_running: watch::Sender<()>,
     pub(super) drain: Duration,
     /// How long the data plane keeps idle connections, in milliseconds.
     pub(super) patience: Arc<AtomicU64>,
@@ -65,12 +68,14 @@ impl ShutdownSignalWatch for Ending {
             None => {
                 supervisor::stopping();
                 self.stop_and_drain().await;
+                // Until then it tells how far the gateway is.
+                self.leave_admin(CLOSE_SLACK).await;
                 self.close().await;
             }
             // It has a store of its own to open: both serve for a moment.
             Some(Given::Serving(pid)) => {
                 supervisor::handed_over(pid);
-                self.stop_and_drain().await;
+                tokio::join!(self.leave_admin(CLOSE_SLACK), self.stop_and_drain());
                 self.close().await;
             }
             Some(Given::Yield(done)) => {
@@ -101,6 +106,14 @@ impl Ending {
         }
     }
 
+    /// The admin listener answers what it was asked, and listens no more.
+    async fn leave_admin(&self, within: Duration) {
+        self.leave.send_replace(true);
+        if tokio::time::timeout(within, self.admin_running.closed()).await.is_err() {
+            tracing::warn!("the admin listener was still at work when its time was over");
+        }
+    }
+
     async fn close(&self) {
         self.enforcer.close().await;
         if let Err(error) = self.member.end().await {
@@ -124,9 +137,9 @@ impl Ending {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        let patience = Duration::from_millis(HANDOVER_PATIENCE_MS);
+        let within = Duration::from_millis(HANDOVER_PATIENCE_MS).saturating_add(DECIDED);
         // What is left then is in flight.
-        drop(tokio::time::timeout(patience.saturating_add(DECIDED), gone).await);
+        let _left = tokio::join!(tokio::time::timeout(within, gone), self.leave_admin(within));
         self.close().await;
     }
 

@@ -2,15 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 
-use crate::config::{ListenerConfig, Networks, Stamp, TlsFiles};
+use crate::config::{Certificates, ListenerConfig, Networks};
 use crate::proxy::downstream::proxy_protocol;
 use crate::proxy::downstream::stream::Stream;
 
@@ -41,22 +36,9 @@ pub(crate) enum Spoken {
     Unknown,
 }
 
-/// Certificates that are read again when their files change.
-#[derive(Debug)]
-struct Certificates {
-    files: TlsFiles,
-    current: ArcSwap<ServerConfig>,
-    /// When and how large the files were when they were last read.
-    read: Mutex<Vec<Stamp>>,
-}
-
 impl Door {
     pub(crate) fn new(config: &ListenerConfig) -> Self {
-        let tls = config.tls.as_ref().map(|tls| Certificates {
-            files: tls.files.clone(),
-            current: ArcSwap::from(Arc::clone(&tls.config)),
-            read: Mutex::new(tls.stamps.clone()),
-        });
+        let tls = config.tls.as_ref().map(Certificates::new);
         Self { proxied_from: config.proxy_protocol_from.clone(), tls }
     }
 
@@ -78,8 +60,7 @@ impl Door {
         let Some(certificates) = &self.tls else {
             return Ok(Arrival { stream: Stream::Plain(tcp), client, spoken: Spoken::Unknown });
         };
-        let acceptor = TlsAcceptor::from(certificates.current.load_full());
-        let stream = acceptor.accept(tcp).await?;
+        let stream = certificates.acceptor().accept(tcp).await?;
         let spoken = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Spoken::Http2,
             Some(_) => Spoken::Http1,
@@ -92,29 +73,5 @@ impl Door {
     /// from before stay otherwise.
     pub(crate) fn refresh(&self) -> Option<bool> {
         self.tls.as_ref().and_then(Certificates::refresh)
-    }
-}
-
-impl Certificates {
-    fn refresh(&self) -> Option<bool> {
-        let mut read = self.read.lock();
-        let now = self.files.stamps();
-        if *read == now {
-            return None;
-        }
-        let loaded = self.files.load();
-        *read = now;
-        match loaded {
-            Ok(loaded) => {
-                self.current.store(loaded.config);
-                tracing::info!("certificates were read again");
-                Some(true)
-            }
-            Err(faults) => {
-                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                tracing::warn!(?faults, "changed certificates cannot be used; the old ones stay");
-                Some(false)
-            }
-        }
     }
 }
