@@ -109,6 +109,32 @@ async fn a_repeat_that_would_exceed_a_limit_is_not_made() {
 }
 
 #[tokio::test]
+async fn no_more_than_a_share_of_the_requests_is_repeated_at_once() {
+    let a = fickle().await;
+    let b = Upstream::start(|_| Reply::Hang(Vec::new())).await;
+    let keys = format!("ejection = {{ failures = 0 }}\n{NO_CHECKS}");
+    let gw = over(&[a.addr, b.addr], &keys).await;
+    // In turn: four of them go to `a` first, and then have to go to `b` for ever.
+    let mut wires = Vec::new();
+    for _ in 0..8 {
+        let mut wire = Wire::connect(gw.addr).await;
+        wire.send("GET /x HTTP/1.1\r\nHost: gw\r\n\r\n").await;
+        wires.push(wire);
+    }
+    gw.until("turnpike_upstream_retries_total{api=\"a\",kind=\"over_budget\"}", 1).await;
+    gw.until("turnpike_upstream_retries_total{api=\"a\",kind=\"repeated\"}", 3).await;
+    gw.until("turnpike_requests_total{api=\"a\",class=\"5xx\",decision=\"denied\"}", 1).await;
+    // Their places are free again when they end.
+    drop(wires);
+    gw.until(&of_target("in_flight", 1, ""), 0).await;
+    let mut wires = [Wire::connect(gw.addr).await, Wire::connect(gw.addr).await];
+    for wire in &mut wires {
+        wire.send("GET /x HTTP/1.1\r\nHost: gw\r\n\r\n").await;
+    }
+    gw.until("turnpike_upstream_retries_total{api=\"a\",kind=\"repeated\"}", 4).await;
+}
+
+#[tokio::test]
 async fn no_request_is_repeated_where_the_api_wants_none() {
     let (a, b) = (fickle().await, Upstream::echo().await);
     let gw = over(&[a.addr, b.addr], &format!("retry = {{ max = 0 }}\n{NO_CHECKS}")).await;
