@@ -41,6 +41,9 @@ const APP: HeaderName = HeaderName::from_static("x-turnpike-app");
 const USER: HeaderName = HeaderName::from_static("x-turnpike-user");
 const ORGANISATION: HeaderName = HeaderName::from_static("x-turnpike-organisation");
 
+/// Headers that are added to a request, or to an answer, as long as an API adds none of its own.
+const ADDED_MAX: usize = 8;
+
 /// Attempts at one request at most: the largest number of further ones that can be configured, and
 /// the first.
 const TARGETS_MAX: usize = 11;
@@ -70,6 +73,8 @@ pub(super) fn introduce(headers: &mut HeaderMap, call: &Call<'_>, host: &HeaderV
         Some(told) => (told.chain.clone(), told.proto.clone().unwrap_or(scheme)),
         None => (call.client.forwarded_for.clone(), scheme),
     };
+    // All at once: what grows is copied.
+    headers.reserve(ADDED_MAX);
     headers.insert(FORWARDED_FOR, chain);
     headers.insert(FORWARDED_PROTO, proto);
     headers.insert(FORWARDED_HOST, host.clone());
@@ -209,6 +214,7 @@ impl Taken {
             let relay = |incoming| Relay::new(incoming, link, place, idle, transfer);
             answer::relayed(response, call.record.is_head(), relay)?
         };
+        response.headers_mut().reserve(ADDED_MAX);
         if let Some(via) = via {
             response.headers_mut().append(VIA, via.clone());
         }

@@ -42,6 +42,8 @@ pub(in crate::proxy) struct Link {
     /// Whether it comes from the pool: then the upstream may have closed it meanwhile.
     pub(in crate::proxy) reused: bool,
     pub(super) unused_since: Instant,
+    /// How long an answer is waited for: a timer that one request after the other uses.
+    patience: Patience,
 }
 
 #[expect(clippy::large_enum_variant, reason = "a link is boxed as a whole")]
@@ -88,7 +90,7 @@ impl Session {
     fn link(self: &Arc<Self>, reused: bool) -> Box<Link> {
         let wire = Wire::Two(Held(Arc::clone(self)));
         let (address, unused_since) = (self.address, Instant::now());
-        Box::new(Link { wire, address, reused, unused_since })
+        Box::new(Link { wire, address, reused, unused_since, patience: Patience::default() })
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -129,7 +131,8 @@ impl Link {
         let (sender, conn) =
             http1::Builder::new().handshake(io).await.map_err(UpstreamError::Broken)?;
         let wire = Wire::One { sender, conn, over: false };
-        let mut link = Box::new(Self { wire, address, reused: false, unused_since });
+        let patience = Patience::default();
+        let mut link = Box::new(Self { wire, address, reused: false, unused_since, patience });
         // Its first poll makes it ready for a request.
         poll_fn(|cx| {
             link.drive(cx);
@@ -235,8 +238,8 @@ async fn wait(
     first_byte: Duration,
 ) -> Option<Answered> {
     let mut answer = pin!(answer);
-    let mut patience = Patience::default();
     let mut seen = 0;
+    link.patience.rest();
     poll_fn(|cx| {
         link.drive(cx);
         if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
@@ -245,9 +248,9 @@ async fn wait(
         let bytes = transfer.bytes();
         if bytes != seen || transfer.waits() {
             seen = bytes;
-            patience.rest();
+            link.patience.rest();
         }
-        patience.poll(cx, first_byte).map(|()| None)
+        link.patience.poll(cx, first_byte).map(|()| None)
     })
     .await
 }
