@@ -43,6 +43,10 @@ fn tell(state: &[NotifyState<'_>]) {
 /// Starts this program anew, as it was started, to take over from this process. What came in the
 /// place of its file runs then.
 pub(super) fn upgrade() {
+    if std::process::id() == 1 {
+        tracing::error!("not upgraded: a container ends with its first process");
+        return;
+    }
     let mut arguments = std::env::args_os();
     let Some(program) = arguments.next() else { return };
     let mut arguments: Vec<OsString> = arguments.collect();
