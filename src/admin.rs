@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod call;
 mod catalogues;
+mod cluster;
 mod consumption;
 mod credentials;
 mod crud;
@@ -172,6 +173,7 @@ fn guarded(routes: Router<AdminState>, state: &AdminState) -> Router<AdminState>
         .fallback(async || Refusal::NoPath)
         .method_not_allowed_fallback(async || Refusal::NoMethod)
         .layer(from_fn_with_state(state.clone(), audit::record))
+        .layer(from_fn_with_state(state.clone(), cluster::wait))
         .layer(from_fn_with_state(state.clone(), auth::require))
 }
 

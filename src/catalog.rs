@@ -148,6 +148,47 @@ impl Catalog {
         }
     }
 
+    /// Returns when there is something to tell the other gateways, who were told that everything
+    /// up to `told` is enforced here, or when somebody here waits for their word.
+    pub async fn until_news(&self, told: Generation) {
+        if !self.live.is_followed() {
+            return std::future::pending().await;
+        }
+        let next = Generation(told.0.saturating_add(1));
+        tokio::select! {
+            () = self.live.until_applied(next) => {}
+            () = self.standing.until_asked() => {}
+        }
+    }
+
+    /// Waits until all live gateways have said that they enforce everything up to a commit; the
+    /// names of those that have not when the time is over.
+    pub async fn until_acknowledged(&self, at: Generation, wait: Duration) -> Vec<String> {
+        if !self.live.is_followed() {
+            return Vec::new();
+        }
+        // Only what is heard from here on counts: who began before has spoken by then.
+        let mut heard = self.standing.hear();
+        let late = |peers: &[Peer]| -> Vec<String> {
+            let late = peers.iter().filter(|peer| peer.is_live() && peer.applied < at);
+            late.map(|peer| peer.name.clone()).collect()
+        };
+        let all = async {
+            loop {
+                self.standing.ask();
+                // The sender lives as long as this.
+                let _heard = heard.changed().await;
+                if late(&heard.borrow_and_update()).is_empty() {
+                    return;
+                }
+            }
+        };
+        match tokio::time::timeout(wait, all).await {
+            Ok(()) => Vec::new(),
+            Err(_elapsed) => late(&self.peers()),
+        }
+    }
+
     /// For how long this gateway may have missed commits, in milliseconds; `None` when nobody
     /// else makes any.
     #[must_use]

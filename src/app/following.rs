@@ -14,11 +14,14 @@ use crate::clock::Clock;
 use crate::domain::counter::ProcessId;
 use crate::enforce::Enforcer;
 use crate::metrics::{Following, Metrics};
-use crate::store::StoreError;
 use crate::store::registry::{Heartbeat, Peer};
+use crate::store::{Generation, StoreError};
 
 /// How often this gateway says that it lives: it may miss two before others count it out.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two beats: commits can come by the hundred, and who waits for others to
+/// enforce one is in no greater hurry.
+const BEAT_PAUSE: Duration = Duration::from_millis(20);
 /// The longest name sent, in bytes.
 const NAME_LEN_MAX: usize = 128;
 
@@ -50,16 +53,22 @@ impl Membership {
         Self { catalog, enforcer, metrics, clock, process, name, ended: AtomicBool::new(false) }
     }
 
-    /// Says once a second that it lives.
+    /// Says once a second that it lives, and what it enforces as soon as that is more than it said.
     async fn beat(&self) {
         let mut every = tokio::time::interval(BEAT_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = Generation::default();
         loop {
-            every.tick().await;
+            tokio::select! {
+                _ = every.tick() => {}
+                () = self.catalog.until_news(told) => {}
+            }
             if self.ended.load(Ordering::SeqCst) {
                 return;
             }
             let applied = self.catalog.applied();
+            // Not told again at once when the store does not answer.
+            told = applied;
             let own = Heartbeat { process: self.process, name: self.name.clone(), applied };
             match self.catalog.heartbeat(&own).await {
                 Ok(peers) => {
@@ -71,6 +80,7 @@ impl Membership {
                 }
             }
             self.publish();
+            tokio::time::sleep(BEAT_PAUSE).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::time::BootNs;
 use crate::store::registry::Peer;
@@ -14,7 +14,9 @@ pub(super) struct Standing {
     /// When this gateway last knew that it enforces everything there is.
     current: AtomicU64,
     resyncs: AtomicU64,
-    peers: ArcSwap<Vec<Peer>>,
+    peers: watch::Sender<Arc<Vec<Peer>>>,
+    /// Somebody waits for what the other gateways say.
+    asked: Notify,
 }
 
 impl Standing {
@@ -27,7 +29,7 @@ impl Standing {
     }
 
     pub(super) fn heard(&self, peers: Vec<Peer>) {
-        self.peers.store(Arc::new(peers));
+        self.peers.send_replace(Arc::new(peers));
     }
 
     pub(super) fn lag_ms(&self, now: BootNs) -> u64 {
@@ -39,6 +41,21 @@ impl Standing {
     }
 
     pub(super) fn peers(&self) -> Arc<Vec<Peer>> {
-        self.peers.load_full()
+        Arc::clone(&self.peers.borrow())
+    }
+
+    /// What the gateways say from now on.
+    pub(super) fn hear(&self) -> watch::Receiver<Arc<Vec<Peer>>> {
+        self.peers.subscribe()
+    }
+
+    /// Wants to hear from the other gateways now.
+    pub(super) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Returns when somebody wants to hear from the other gateways.
+    pub(super) async fn until_asked(&self) {
+        self.asked.notified().await;
     }
 }

@@ -110,6 +110,10 @@ mod redis_fallback;
 #[cfg(feature = "redis")]
 mod redis_gateways;
 
+/// Two of them behave as one.
+#[cfg(feature = "redis")]
+mod redis_cluster;
+
 /// Real gateways whose Redis is away: shares, and their settlement.
 #[cfg(feature = "redis")]
 mod redis_local;
