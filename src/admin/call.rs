@@ -33,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) envelope: bool,
     /// Whether limits of plans come as texts, as up to version 1.12.
     pub(crate) texts: bool,
+    /// Whether something that is there as it is to be made is no fault.
+    pub(crate) upsert: bool,
     /// Whether the caller may change things: who may not is shown no secrets.
     pub(crate) may_write: bool,
     query: String,
@@ -132,6 +134,8 @@ impl FromRequest<AdminState> for Call {
             paging: paging(query),
             envelope: matches!(parameter(query, "envelope"), Some("1" | "true")),
             may_write: caller.is_some_and(Caller::may_write),
+            upsert: parts.headers.contains_key("idempotency-key")
+                || matches!(parameter(query, "upsert"), Some("1" | "true")),
             texts: compat.is_some_and(|version| version.as_bytes() == b"1.12"),
             body,
         })

@@ -5,17 +5,17 @@ use serde_json::Value;
 
 use super::answer::Refusal;
 use super::crud::{Resource, View, Writable, base};
-use super::draft::{Draft, random_cid};
+use super::draft::{Draft, new_cid};
 use super::keys::{
-    Keep, check_new, check_silence, close_pair, expiry, generate, open_pair, remove, shown_token,
-    token_facts, write_token,
+    Keep, check_new, check_silence, close_pair, expiry, generate, open_pair, record, remove,
+    shown_token, token_facts, token_of, write_token,
 };
 use super::txn::{Txn, cid_entry, kind_byte, name_entry};
 use crate::domain::seal::Reveal;
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, StoreError};
 use crate::wire::portal::credential::{Credential, Purpose, Secret, WEAK_TOKEN_LEN};
-use crate::wire::portal::fields::{Fields, Members, Moment, Ref};
+use crate::wire::portal::fields::{Faults, Fields, Members, Moment, Ref};
 use crate::wire::portal::moment;
 use crate::wire::portal::stored::Stored;
 
@@ -79,6 +79,38 @@ impl Writable for Credential {
 
     fn read(fields: &mut Fields<'_>, purpose: Purpose) -> Self {
         Self::read(fields, purpose)
+    }
+
+    /// The same token in the same app, with the same plan and products.
+    async fn known(
+        body: Members,
+        owner: Option<(Kind, u64)>,
+        txn: &mut Txn<'_>,
+    ) -> Result<Option<Stored>, StoreError> {
+        let mut faults = Faults::default();
+        let wanted = Self::read(&mut Fields::of(body, &mut faults), Purpose::Create);
+        let (Secret::Import(key), Some(plan)) = (&wanted.secret, &wanted.plan) else {
+            return Ok(None);
+        };
+        let hash = txn.catalog().pepper().hash(key.reveal().as_bytes());
+        let Some(record) = record(txn, &hash).await? else { return Ok(None) };
+        let Some(known) = txn.object(Kind::Credential, record.credential).await? else {
+            return Ok(None);
+        };
+        let mut products = Vec::new();
+        for product in &wanted.products {
+            products.push(txn.resolve(Kind::Product, product).await?.unwrap_or_default());
+        }
+        let mut has = known.numbers("ProductIDs");
+        for list in [&mut products, &mut has] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let same = token_of(&known) == Some(hash)
+            && known.links.parent == owner.map(|(_, app)| app)
+            && known.number("PlanID") == txn.resolve(Kind::Plan, plan).await?
+            && has == products;
+        Ok((faults.is_empty() && same).then_some(known))
     }
 
     async fn check(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
@@ -210,13 +242,14 @@ pub(crate) async fn expiry_by_plan(
     now: UnixMs,
 ) -> Result<Option<String>, StoreError> {
     let Some(plan) = plan else { return Ok(None) };
-    let life_s = txn.object(Kind::Plan, plan).await?.and_then(|p| p.number("KeyExpiresIn"));
+    let life_s = txn.shared(Kind::Plan, plan).await?.and_then(|p| p.number("KeyExpiresIn"));
     Ok(life_s.map(|life_s| moment::exact(now.plus_ms(life_s.saturating_mul(1_000)))))
 }
 
 /// The access request that a custom credential is the answer to.
 pub(crate) fn approved(credential: &Stored, id: u64) -> Stored {
-    let mut request = Stored { id, cid: random_cid(), ..Stored::default() };
+    let cid = new_cid(UnixMs(credential.created_ms));
+    let mut request = Stored { id, cid, ..Stored::default() };
     request.members.insert("Status".to_owned(), "approved".into());
     request.links.parent = credential.links.parent;
     request.links.credential = Some(credential.id);

@@ -13,7 +13,7 @@ use super::catalogues::Viewer;
 use super::draft::Draft;
 use super::txn::{Txn, decode};
 use crate::domain::seal::Reveal;
-use crate::store::{Kind, RecordStore, StoreError};
+use crate::store::{Kind, RecordKey, RecordStore, StoreError};
 use crate::wire::portal::credential::Purpose;
 use crate::wire::portal::fields::{Faults, Fields, Members, Ref};
 use crate::wire::portal::moment;
@@ -72,6 +72,15 @@ pub(crate) trait Writable: Resource {
 
     /// Reads a body.
     fn read(fields: &mut Fields<'_>, purpose: Purpose) -> Self;
+
+    /// The object that a body would make once more, where a caller may ask for that.
+    fn known(
+        _body: Members,
+        _owner: Option<(Kind, u64)>,
+        _txn: &mut Txn<'_>,
+    ) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send {
+        async { Ok(None) }
+    }
 
     /// Checks what needs the store: adds faults, sets references, claims names and owners.
     fn check(
@@ -164,6 +173,12 @@ impl<R: Writable> Operation for Create<R> {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let body = call.members()?;
         let owner = scope::<R>(txn, call).await?;
+        if call.upsert
+            && let Some(object) = R::known(body.clone(), owner, txn).await?
+        {
+            let body = R::show(&object, txn, View::of(state, call)).await?.into();
+            return Ok(Answer { status: StatusCode::OK, body, object: named::<R>(object.id) });
+        }
         let mut after = Stored::default();
         after.links.parent = owner.map(|(_, id)| id);
         write::<R>(state, txn, call, Draft::new(state, None, after), body).await
@@ -266,8 +281,11 @@ pub(crate) async fn objects(
     let mut found = Vec::new();
     if let Some(owner) = owner {
         let most = skip.saturating_add(rows);
-        for id in txn.members(owner, kind, most).await?.into_iter().skip(skip) {
-            found.extend(txn.object(kind, id).await?);
+        let ids = txn.members(owner, kind, most).await?;
+        let ids = ids.get(skip..).unwrap_or_default();
+        txn.prefetch(ids.iter().map(|id| RecordKey::number(kind, *id))).await?;
+        for id in ids {
+            found.extend(txn.object(kind, *id).await?);
         }
         return Ok(found);
     }

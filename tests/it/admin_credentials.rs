@@ -177,6 +177,27 @@ async fn a_token_and_an_alias_are_used_once() {
 }
 
 #[tokio::test]
+async fn the_same_import_again_answers_what_is_there_if_that_is_asked_for() {
+    let admin = Admin::start().await;
+    let (plan, product, app) = admin.furnish().await;
+    let path = format!("/apps/{app}/custom_credentials");
+    let body = credential("a", KEY, plan, product);
+    let made = admin.expect(201, "POST", &path, body.clone()).await;
+    let again = admin.expect(200, "POST", &format!("{path}?upsert=1"), body.clone()).await;
+    assert_eq!(id(&again), id(&made));
+    assert_ne!(again["KeyID"], KEY, "shown once");
+    admin.expect(422, "POST", &path, body.clone()).await;
+    let other = json!({ "Name": "other", "UserID": 1 });
+    let other = id(&admin.expect(200, "POST", "/apps", other).await);
+    let theirs = format!("/apps/{other}/custom_credentials?upsert=1");
+    let before = admin.records().await;
+    admin.expect(422, "POST", &theirs, body.clone()).await;
+    let changed = credential("a", KEY, plan, 99);
+    admin.expect(422, "POST", &format!("{path}?upsert=1"), changed).await;
+    assert_eq!(admin.records().await, before);
+}
+
+#[tokio::test]
 async fn a_change_reaches_the_enforced_record() {
     let admin = Admin::start().await;
     let (plan_a, product_a, app) = admin.furnish().await;
