@@ -68,33 +68,43 @@ class Servers:
         body = "server { listen 127.0.0.1:PORT; location / { return 200 'ok'; } }"
         return self.nginx("upstream", body, core)[1]
 
-    def redis(self, core):
+    def redis(self, core, name="redis", *arguments):
         """A redis-server without files, as its default `appendonly no` is."""
-        port, path = free_port(), self.path("redis")
+        port, path = free_port(), self.path(name)
         process = self.start(
             core, "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
-            "--dir", path, stdout=subprocess.PIPE, text=True)
+            "--dir", path, *arguments, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
             if "Ready to accept" in line:
                 return process, port
         raise SystemExit("redis-server does not start")
 
-    def gateway(self, name, upstream, core, store="", access="off", binary=BINARY):
-        """A gateway with one thread and the APIs `open` (keyless) and `a`."""
+    def gateway(self, name, upstream, core, store="", access="off", binary=BINARY, threads=1,
+                log="error"):
+        """A gateway with the APIs `open` (keyless) and `a`."""
         path = self.path(name)
         api = ("[[apis]]\nid = \"{0}\"\nlisten_path = \"/{0}/\"\n"
                "targets = [\"http://127.0.0.1:{1}\"]\n")
         with open(os.path.join(path, "turnpike.toml"), "w") as f:
             f.write(
-                '[proxy]\nlisten = ["127.0.0.1:0"]\nthreads = 1\n'
+                f'[proxy]\nlisten = ["127.0.0.1:0"]\nthreads = {threads}\n'
                 f'[admin]\nlisten = "127.0.0.1:0"\nsecret = "{SECRET}"\n'
-                f'[log]\nfilter = "error"\naccess = "{access}"\n{store}'
+                f'[log]\nfilter = "{log}"\naccess = "{access}"\n{store}'
                 + api.format("open", upstream) + "keyless = true\n" + api.format("a", upstream)
             )
-        process = self.start(core, binary, "serve", "--config", f"{path}/turnpike.toml",
-                             stdout=subprocess.PIPE, text=True)
-        bound = json.loads(process.stdout.readline())
-        return Gateway(process, bound["proxy"][0], bound["admin"])
+        return self.serve(path, core, binary)
+
+    def serve(self, path, core, binary=BINARY):
+        """The gateway of a folder, once more if it ran before; its log is `log` in there."""
+        with open(f"{path}/log", "a") as log:
+            process = self.start(core, binary, "serve", "--config", f"{path}/turnpike.toml",
+                                 stdout=subprocess.PIPE, stderr=log, text=True)
+        line = process.stdout.readline()
+        if not line:
+            with open(f"{path}/log") as log:
+                raise SystemExit(f"a gateway does not start: {log.read()}")
+        bound = json.loads(line)
+        return Gateway(process, path, bound["proxy"][0], bound["admin"])
 
 
 def redis_section(port):
@@ -102,18 +112,22 @@ def redis_section(port):
 
 
 class Gateway:
-    def __init__(self, process, proxy, admin):
-        self.process, self.proxy, self.admin = process, proxy, admin
+    def __init__(self, process, path, proxy, admin):
+        self.process, self.path, self.proxy, self.admin = process, path, proxy, admin
+
+    def ask(self, path, body=None):
+        """The bytes the admin listener answers with."""
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://{self.admin}{path}"
+        try:
+            with OPENER.open(urllib.request.Request(url, data, {"Authorization": SECRET})) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            raise SystemExit(f"{path}: {error.code} {error.read().decode()}") from error
 
     def call(self, path, body):
         """Makes an object through the portal's API; its number."""
-        url = f"http://{self.admin}/portal-api{path}"
-        request = urllib.request.Request(url, json.dumps(body).encode(), {"Authorization": SECRET})
-        try:
-            with OPENER.open(request) as answer:
-                return json.load(answer)["ID"]
-        except urllib.error.HTTPError as error:
-            raise SystemExit(f"{path}: {error.code} {error.read().decode()}") from error
+        return json.loads(self.ask(f"/portal-api{path}", body))["ID"]
 
     def open_app(self, name, plan):
         """A plan with these limits, a product of `a`, an app: what credentials need."""
@@ -131,14 +145,12 @@ class Gateway:
 
     def quota(self, credential):
         """What was used of a credential's quota, and the like."""
-        url = f"http://{self.admin}/v1/usage/credentials/{credential}"
-        with OPENER.open(urllib.request.Request(url, headers={"Authorization": SECRET})) as answer:
-            return next(limit for limit in json.load(answer)["limits"] if limit["kind"] == "quota")
+        limits = json.loads(self.ask(f"/v1/usage/credentials/{credential}"))["limits"]
+        return next(limit for limit in limits if limit["kind"] == "quota")
 
     def metric(self, name):
         """The sum of a metric over its labels."""
-        with OPENER.open(f"http://{self.admin}/metrics") as answer:
-            lines = answer.read().decode().splitlines()
+        lines = self.ask("/metrics").decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines
                    if line.startswith((name + "{", name + " ")))
 

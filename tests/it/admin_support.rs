@@ -166,6 +166,7 @@ impl Admin {
             Kind::Catalogue,
             Kind::Audience,
             Kind::Member,
+            Kind::AdminToken,
         ] {
             let page = self.catalog.store().list(kind, &[], None, 100_000).await.unwrap();
             assert!(!page.more);

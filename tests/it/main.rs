@@ -55,6 +55,9 @@ mod import_file;
 /// Bulk imports through the listener.
 mod admin_imports;
 
+/// The same with the built binary, which is killed.
+mod import_process;
+
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
 
@@ -64,6 +67,9 @@ mod portal_products;
 /// Requests for access, and catalogues.
 mod portal_catalogues;
 mod portal_requests;
+
+/// Which test holds which of the portal's features.
+mod portal_rows;
 
 /// What was used, for people.
 mod portal_usage;

@@ -92,7 +92,15 @@ async fn a_commit_is_read_back(store: Arc<AnyStore>) {
     let record = store.get(&a).await.unwrap().unwrap();
     assert_eq!((record.generation, record.value.as_ref()), (first, b"one".as_ref()));
     assert_eq!(value(&store, &b).await, Some(vec![]), "an empty value is a value");
-    assert_eq!(value(&store, &RecordKey::number(Kind::Plan, 1)).await, None);
+    let nobodys = RecordKey::number(Kind::Plan, 1);
+    assert_eq!(value(&store, &nobodys).await, None);
+    // Several at once, as many as there are, in the order they were named.
+    let keys: Vec<_> = (0..300).map(|n| [&a, &nobodys, &b][n % 3].clone()).collect();
+    let all = store.get_all(&keys).await.unwrap();
+    assert_eq!(all.len(), 300);
+    for (key, found) in keys.iter().zip(all) {
+        assert_eq!(found.map(|record| record.value.to_vec()), value(&store, key).await);
+    }
     let gone = Write { value: None, ..put(&a, Expect::Unchanged(first), b"") };
     at(store.commit(vec![gone]).await.unwrap());
     assert_eq!(value(&store, &a).await, None);
