@@ -13,6 +13,7 @@ use crate::domain::shard::{CounterCopy, Incarnation};
 use crate::domain::time::UnixMs;
 
 mod anchor;
+mod any;
 pub mod embedded;
 mod error;
 pub mod fallback;
@@ -23,6 +24,7 @@ pub mod registry;
 pub mod shards;
 pub mod shares;
 
+pub use any::AnyStore;
 pub use error::StoreError;
 
 /// A position in the change feed: every commit has one, above all earlier ones.
@@ -166,6 +168,11 @@ pub trait RecordStore: Send + Sync + 'static {
         &self,
         key: &RecordKey,
     ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
+    /// Reads several records, each as it is at some moment of the call; in the order of the keys.
+    fn get_all(
+        &self,
+        keys: &[RecordKey],
+    ) -> impl Future<Output = Result<Vec<Option<Record>>, StoreError>> + Send;
     /// Lists records of a kind whose id begins with `prefix`, after (not with) the id `after`.
     fn list(
         &self,
@@ -272,128 +279,4 @@ pub trait CounterStore: Send + Sync + 'static {
         key: &CounterKey,
         rate: Rate,
     ) -> impl Future<Output = Result<RateAnswer, StoreError>> + Send;
-}
-
-/// The stores there are.
-#[derive(Debug)]
-pub enum AnyStore {
-    /// Files on this machine.
-    Embedded(embedded::EmbeddedStore),
-    /// A server that several gateways share.
-    #[cfg(feature = "redis")]
-    Redis(self::redis::RedisStore),
-}
-
-impl AnyStore {
-    /// Makes everything durable, at the end of a process. The store goes on.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn close(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Embedded(store) => store.close(),
-            // What was answered is as durable as the server makes it.
-            #[cfg(feature = "redis")]
-            Self::Redis(_) => Ok(()),
-        }
-    }
-
-    /// The same, and gives it free for the next process where only one can have it open: every
-    /// later call fails then.
-    ///
-    /// # Errors
-    /// When not everything could be made durable.
-    pub fn release(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Embedded(store) => store.release(),
-            #[cfg(feature = "redis")]
-            Self::Redis(_) => Ok(()),
-        }
-    }
-}
-
-impl RecordStore for AnyStore {
-    async fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
-        match self {
-            Self::Embedded(store) => store.get(key).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.get(key).await,
-        }
-    }
-
-    async fn list(
-        &self,
-        kind: Kind,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        match self {
-            Self::Embedded(store) => store.list(kind, prefix, after, limit).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.list(kind, prefix, after, limit).await,
-        }
-    }
-
-    async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        match self {
-            Self::Embedded(store) => store.commit(writes).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.commit(writes).await,
-        }
-    }
-
-    async fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {
-        match self {
-            Self::Embedded(store) => store.next_id(kind, count).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.next_id(kind, count).await,
-        }
-    }
-
-    async fn generation(&self) -> Result<Generation, StoreError> {
-        match self {
-            Self::Embedded(store) => store.generation().await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.generation().await,
-        }
-    }
-}
-
-impl CounterStore for AnyStore {
-    async fn quota(&self, reserve: &QuotaReserve) -> Result<QuotaReserved, StoreError> {
-        match self {
-            Self::Embedded(store) => store.quota(reserve).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.quota(reserve).await,
-        }
-    }
-
-    async fn rate(&self, reserve: &RateReserve) -> Result<RateAnswer, StoreError> {
-        match self {
-            Self::Embedded(store) => store.rate(reserve).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.rate(reserve).await,
-        }
-    }
-
-    async fn quota_usage(
-        &self,
-        key: &CounterKey,
-        window: &Window,
-    ) -> Result<QuotaUsage, StoreError> {
-        match self {
-            Self::Embedded(store) => store.quota_usage(key, window).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.quota_usage(key, window).await,
-        }
-    }
-
-    async fn rate_usage(&self, key: &CounterKey, rate: Rate) -> Result<RateAnswer, StoreError> {
-        match self {
-            Self::Embedded(store) => store.rate_usage(key, rate).await,
-            #[cfg(feature = "redis")]
-            Self::Redis(store) => store.rate_usage(key, rate).await,
-        }
-    }
 }

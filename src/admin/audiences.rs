@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::answer::Refusal;
 use super::crud::{Resource, View, Writable, base};
-use super::draft::{Draft, random_cid};
+use super::draft::{Draft, new_cid};
 use super::txn::{Txn, cid_entry, kind_byte, name_entry};
+use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::catalogue::Audience;
 use crate::wire::portal::credential::Purpose;
@@ -160,7 +161,8 @@ pub(crate) async fn set_audiences(
             Some(at) => known.remove(at),
             None => {
                 let id = txn.next_id(Kind::Audience).await?;
-                let mut made = Stored { id, cid: random_cid(), ..Stored::default() };
+                let cid = new_cid(UnixMs(catalogue.updated_ms));
+                let mut made = Stored { id, cid, ..Stored::default() };
                 let entry = (!made.cid.is_empty()).then(|| cid_entry(Kind::Audience, &made.cid));
                 made.uniques.extend(entry);
                 (made.created_ms, made.updated_ms) = (catalogue.updated_ms, catalogue.updated_ms);

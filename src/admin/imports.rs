@@ -1,7 +1,7 @@
 //! Bulk imports of credentials (portal-api, F2): `/v1/imports`.
 //!
-//! A file streams in over one request and is applied by a thread of its own, in commits of some
-//! dozen lines. Everything that is known of an import lies in the store, written with each commit:
+//! A file streams in over one request, is read by one thread and applied by another, in commits of
+//! some dozen or some hundred lines. Everything that is known of an import lies in the store, written with each commit:
 //! any gateway can show it or end it, and a run that broke off is done again from the beginning,
 //! since lines that are applied already change nothing.
 
@@ -11,6 +11,7 @@ mod find;
 mod job;
 mod operations;
 mod place;
+mod reader;
 
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};

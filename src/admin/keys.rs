@@ -213,13 +213,13 @@ async fn write_records(
     let Some(hash) = token_of(credential) else { return Ok(()) };
     let app = credential.links.parent;
     let user = match app {
-        Some(app) => txn.object(Kind::App, app).await?.and_then(|app| app.number("UserID")),
+        Some(app) => txn.shared(Kind::App, app).await?.and_then(|app| app.number("UserID")),
         None => None,
     };
     let organisation = match user {
         Some(user) => {
             txn.guard(RecordKey::number(Kind::User, user)).await?;
-            let user = txn.object(Kind::User, user).await?;
+            let user = txn.shared(Kind::User, user).await?;
             user.and_then(|user| user.number("OrganisationID"))
         }
         None => None,

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use super::answer::Refusal;
 use super::audiences::erase_audiences;
 use super::crud::{Resource, View, Writable, base, refuse};
-use super::draft::{Draft, random_cid};
+use super::draft::{Draft, new_cid};
 use super::people::{INSIDE_MAX, place, rewrite_tokens};
 use super::txn::{Txn, cid_entry, kind_byte};
+use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::credential::Purpose;
 use crate::wire::portal::fields::{Fields, Members, Ref};
@@ -93,7 +94,8 @@ impl Writable for Organisation {
 
 /// The team that all users of an organisation are in who are in no other.
 pub(crate) fn default_team(organisation: &Stored, id: u64) -> Stored {
-    let mut team = Stored { id, cid: random_cid(), ..Stored::default() };
+    let cid = new_cid(UnixMs(organisation.created_ms));
+    let mut team = Stored { id, cid, ..Stored::default() };
     let name = format!("{} All users", organisation.text("Name"));
     team.members.insert("Name".to_owned(), name.into());
     team.links.parent = Some(organisation.id);

@@ -9,7 +9,7 @@ use super::call::Call;
 use super::catalogues::Viewer;
 use super::credentials::expiry_by_plan;
 use super::crud::{Operation, find, refuse};
-use super::draft::{Draft, random_cid};
+use super::draft::{Draft, new_cid};
 use super::keys::{Keep, generate, token_facts, write_token};
 use super::requests::AccessRequest;
 use super::txn::{Txn, cid_entry, kind_byte, name_entry};
@@ -57,7 +57,7 @@ impl Operation for Provision {
         }
 
         let mut request = draft.after;
-        (request.id, request.cid) = (txn.next_id(Kind::AccessRequest).await?, random_cid());
+        (request.id, request.cid) = (txn.next_id(Kind::AccessRequest).await?, new_cid(now));
         (request.created_ms, request.updated_ms) = (now.0, now.0);
         request.links.parent = Some(app.id);
         request.links.target = target.as_ref().map(|credential| credential.id);
@@ -343,7 +343,8 @@ async fn issue(
     let app = request.links.parent.unwrap_or_default();
     let id = txn.next_id(Kind::Credential).await?;
     let token = generate()?;
-    let mut made = Stored { id, cid: random_cid(), ..Stored::default() };
+    let now = state.clock.unix();
+    let mut made = Stored { id, cid: new_cid(now), ..Stored::default() };
     (made.created_ms, made.updated_ms) = (request.updated_ms, request.updated_ms);
     made.links.parent = Some(app);
     made.links.request = Some(request.id);
@@ -366,7 +367,7 @@ async fn issue(
     members.insert("ProductIDs".to_owned(), request.numbers("ProductIDs").into());
     members.insert("Active".to_owned(), true.into());
     members.insert("MetaData".to_owned(), Members::new().into());
-    let ends = expiry_by_plan(txn, request.number("PlanID"), state.clock.unix()).await?;
+    let ends = expiry_by_plan(txn, request.number("PlanID"), now).await?;
     members.extend(ends.map(|ends| ("Expires".to_owned(), ends.into())));
     txn.save(Kind::Credential, None, &made).await?;
     write_token(txn, &made).await?;
@@ -387,7 +388,7 @@ async fn alias(
         if !wanted.is_empty() {
             return Err(refuse("Alias is already in use"));
         }
-        name = format!("Credential {id} {}", random_cid());
+        name = format!("Credential {id} {}", new_cid(UnixMs(request.updated_ms)));
         entry = name_entry(Kind::Credential, app, &name);
     }
     Ok((name, entry))

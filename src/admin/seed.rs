@@ -1,6 +1,6 @@
 //! What a fresh store holds: organisation 1 with its default team, user 1, and catalogue 1.
 
-use super::draft::random_cid;
+use super::draft::new_cid;
 use super::organisations::{DEFAULT_ORGANISATION, default_team};
 use super::people::place;
 use super::txn::{Txn, cid_entry, kind_byte, name_entry};
@@ -31,7 +31,7 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
     }
     let now = clock.unix();
     let object = |kind: Kind, entry: Option<String>, members: &[(&str, &str)]| {
-        let mut object = Stored { id: 1, cid: random_cid(), ..Stored::default() };
+        let mut object = Stored { id: 1, cid: new_cid(now), ..Stored::default() };
         (object.created_ms, object.updated_ms) = (now.0, now.0);
         object.uniques.extend((!object.cid.is_empty()).then(|| cid_entry(kind, &object.cid)));
         object.uniques.extend(entry);

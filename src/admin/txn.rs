@@ -4,8 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
-
 use crate::catalog::Catalog;
 use crate::store::{Committed, Expect, Kind, Record, RecordKey, RecordStore, StoreError, Write};
 use crate::wire::portal::fields::Ref;
@@ -13,8 +11,6 @@ use crate::wire::portal::stored::Stored;
 
 /// Records per page of a list that is read whole.
 const PAGE: usize = 500;
-/// Records read at once: enough to hide the way to the store and back.
-const AT_ONCE: usize = 128;
 
 /// Reads and writes that belong together.
 #[derive(Debug)]
@@ -27,6 +23,14 @@ pub(crate) struct Txn<'c> {
 struct Seen {
     read: Option<Record>,
     write: Option<Option<Arc<[u8]>>>,
+    /// The value as an object, once it was asked for.
+    object: Option<Arc<Stored>>,
+}
+
+impl Seen {
+    fn read(read: Option<Record>) -> Self {
+        Self { read, write: None, object: None }
+    }
 }
 
 impl<'c> Txn<'c> {
@@ -44,7 +48,7 @@ impl<'c> Txn<'c> {
     pub(crate) async fn get(&mut self, key: &RecordKey) -> Result<Option<Arc<[u8]>>, StoreError> {
         if !self.seen.contains_key(key) {
             let read = self.catalog.store().get(key).await?;
-            self.seen.insert(key.clone(), Seen { read, write: None });
+            self.seen.insert(key.clone(), Seen::read(read));
         }
         Ok(self.seen.get(key).and_then(|seen| match &seen.write {
             Some(written) => written.clone(),
@@ -54,7 +58,7 @@ impl<'c> Txn<'c> {
 
     /// Takes it that a record is not there, without reading it: if it is, nothing is committed.
     pub(crate) fn absent(&mut self, key: RecordKey) {
-        self.seen.entry(key).or_insert(Seen { read: None, write: None });
+        self.seen.entry(key).or_insert(Seen::read(None));
     }
 
     /// Reads many records at once.
@@ -63,14 +67,9 @@ impl<'c> Txn<'c> {
         keys: impl Iterator<Item = RecordKey>,
     ) -> Result<(), StoreError> {
         let unseen: BTreeSet<_> = keys.filter(|key| !self.seen.contains_key(key)).collect();
-        let unseen: Vec<_> = unseen.into_iter().collect();
-        for keys in unseen.chunks(AT_ONCE) {
-            let reads = keys.iter().map(|key| self.catalog.store().get(key));
-            let found = try_join_all(reads).await?;
-            for (key, read) in keys.iter().zip(found) {
-                self.seen.insert(key.clone(), Seen { read, write: None });
-            }
-        }
+        let keys: Vec<_> = unseen.into_iter().collect();
+        let found = self.catalog.store().get_all(&keys).await?;
+        self.seen.extend(keys.into_iter().zip(found.into_iter().map(Seen::read)));
         Ok(())
     }
 
@@ -82,15 +81,16 @@ impl<'c> Txn<'c> {
     ) -> Result<(), StoreError> {
         self.get(&key).await?;
         if let Some(seen) = self.seen.get_mut(&key) {
-            seen.write = Some(value.map(Arc::from));
+            (seen.write, seen.object) = (Some(value.map(Arc::from)), None);
         }
         Ok(())
     }
 
     /// Lets the commit fail if a record changes meanwhile: it is written as it was read.
     pub(crate) async fn guard(&mut self, key: RecordKey) -> Result<(), StoreError> {
-        if let Some(value) = self.get(&key).await? {
-            self.put(key, Some(value.to_vec())).await?;
+        let value = self.get(&key).await?;
+        if let (Some(value), Some(seen)) = (value, self.seen.get_mut(&key)) {
+            seen.write = Some(Some(value));
         }
         Ok(())
     }
@@ -101,8 +101,23 @@ impl<'c> Txn<'c> {
         kind: Kind,
         id: u64,
     ) -> Result<Option<Stored>, StoreError> {
-        let value = self.get(&RecordKey::number(kind, id)).await?;
-        value.as_deref().map(decode).transpose()
+        let object = self.shared(kind, id).await?;
+        Ok(object.map(Arc::unwrap_or_clone))
+    }
+
+    /// The same, to look at: it is read from its record once.
+    pub(crate) async fn shared(
+        &mut self,
+        kind: Kind,
+        id: u64,
+    ) -> Result<Option<Arc<Stored>>, StoreError> {
+        let key = RecordKey::number(kind, id);
+        let Some(value) = self.get(&key).await? else { return Ok(None) };
+        let Some(seen) = self.seen.get_mut(&key) else { return Ok(None) };
+        if seen.object.is_none() {
+            seen.object = Some(Arc::new(decode(&value)?));
+        }
+        Ok(seen.object.clone())
     }
 
     /// The number of what is named, if it exists.

@@ -193,6 +193,10 @@ impl RecordStore for EmbeddedStore {
         self.shared.records.get(key)
     }
 
+    async fn get_all(&self, keys: &[RecordKey]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.shared.records.get_all(keys)
+    }
+
     async fn list(
         &self,
         kind: Kind,

@@ -224,6 +224,10 @@ impl RecordStore for RedisStore {
         self.records.get(&self.keys, key).await
     }
 
+    async fn get_all(&self, keys: &[RecordKey]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.records.get_all(&self.keys, keys).await
+    }
+
     async fn list(
         &self,
         kind: Kind,

@@ -1,8 +1,9 @@
 //! The lines of one commit.
 
 use super::find::{self, AppFound, Found, Learnt, applies};
-use super::job::{Item, Job, Pass};
+use super::job::{Job, Pass};
 use super::place::{Placed, carry};
+use super::reader::Item;
 use crate::admin::keys::record;
 use crate::admin::txn::{Txn, name_entry};
 use crate::domain::token::TokenHash;
@@ -79,7 +80,7 @@ impl<'j> Batch<'j> {
             let Ok(Found { app: AppFound::Known(app), .. }) = found else { continue };
             let alias = name_entry(Kind::Credential, app, &row.alias);
             keys.push(RecordKey::bytes(Kind::Unique, alias));
-            let owner = txn.object(Kind::App, app).await?.and_then(|app| app.number("UserID"));
+            let owner = txn.shared(Kind::App, app).await?.and_then(|app| app.number("UserID"));
             keys.extend(owner.map(|user| RecordKey::number(Kind::User, user)));
         }
         txn.prefetch(keys.into_iter()).await

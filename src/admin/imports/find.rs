@@ -149,7 +149,7 @@ pub(super) async fn resolve(
     for name in &row.products {
         let id = named(txn, Kind::Product, name).await?;
         let product = match id {
-            Some(id) => txn.object(Kind::Product, id).await?,
+            Some(id) => txn.shared(Kind::Product, id).await?,
             None => None,
         };
         match (id, product) {

@@ -1,34 +1,30 @@
 //! The thread of one import.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Batch;
 use super::feed::Chunk;
 use super::find::Apps;
 use super::place::Numbers;
+use super::reader::{Item, Read, Reader, stand_back};
 use super::{PartKind, damaged, decode, delete_parts, encode, part_key, part_prefix};
 use crate::admin::answer::Refusal;
 use crate::admin::txn::Txn;
 use crate::admin::{ATTEMPTS_MAX, AdminState};
-use crate::domain::token::TokenHash;
 use crate::store::{Kind, RecordKey, RecordStore, StoreError};
-use crate::wire::imports::lines::{Line, Lines};
 use crate::wire::imports::options::{OnError, Options};
 use crate::wire::imports::record::{Import, Part, Status};
-use crate::wire::imports::row::{Parsed, Row};
-use crate::wire::imports::{Code, Fault};
 
-/// Lines of one commit. A credential is some eight records, so that a commit holds some hundreds:
-/// it is over within a few milliseconds, and what waits behind it waits no longer.
-const BATCH: usize = 64;
-/// Bytes that are cut into lines before those are applied.
-const PIECE_BYTES: usize = 16 << 10;
-/// The most lines of one file: for each, 16 bytes are kept to find a token that comes twice.
-const LINES_MAX: u64 = 1_000_000;
+/// Lines of one commit. A credential is some eight records: only other edits wait for them, and the
+/// disk is waited for seldom.
+const BATCH: usize = 256;
+/// The same where the store has other things to do meanwhile: it is over within a few milliseconds,
+/// and what waits behind it waits no longer.
+const BATCH_SHARED: usize = 64;
 /// Faults and warnings kept of one file; further ones are only counted.
 const ENTRIES_MAX: usize = 100_000;
 /// An import that waits for its client says so this often.
@@ -37,8 +33,6 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const TRIES_MAX: u32 = 40;
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How much less of a processor the thread gets than those of the data plane, where both want it.
-const NICE: i32 = 10;
 
 /// One import on its way.
 #[derive(Debug)]
@@ -52,22 +46,7 @@ pub(super) struct Job {
     pub(super) numbers: Numbers,
     /// Aliases that lines checked so far will take.
     pub(super) planned: HashSet<u64>,
-    lines: Lines,
-    waiting: Vec<Line>,
-    /// The line that was first with a token.
-    seen: HashMap<u64, u64>,
     entries: usize,
-}
-
-/// A line on its way, without its token.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Item {
-    pub(super) line: u64,
-    pub(super) external: Option<String>,
-    pub(super) mask: Option<String>,
-    #[serde(default)]
-    pub(super) warnings: Vec<Code>,
-    pub(super) row: Result<Row, Vec<Fault>>,
 }
 
 /// What is done with lines.
@@ -112,8 +91,10 @@ impl Job {
         // A runtime of its own: whatever the import waits for, it works on its thread alone.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(failed)?;
+        let batch = if state.catalog.store().has_feed() { BATCH_SHARED } else { BATCH };
+        let catalog = Arc::clone(&state.catalog);
+        let read = Reader::spawn(catalog, options.clone(), batch, chunks).map_err(failed)?;
         let job = Self {
-            lines: Lines::new(options.format),
             state,
             options,
             import,
@@ -121,31 +102,27 @@ impl Job {
             apps: Apps::default(),
             numbers: Numbers::default(),
             planned: HashSet::new(),
-            waiting: Vec::new(),
-            seen: HashMap::new(),
             entries: 0,
         };
         let thread = std::thread::Builder::new().name("import".to_owned());
         let run = move || {
-            if let Err(error) = rustix::process::nice(NICE) {
-                tracing::debug!(%error, "an import has the priority of a request");
-            }
-            let import = runtime.block_on(job.run(chunks));
+            stand_back();
+            let import = runtime.block_on(job.run(read));
             // The client may have gone.
             let _unheard = report.send(import);
         };
         thread.spawn(run).map(|_| ()).map_err(failed)
     }
 
-    async fn run(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Import {
+    async fn run(mut self, mut read: mpsc::Receiver<Read>) -> Import {
         let id = self.import.id;
         tracing::info!(import = id, by = self.import.by, "import started");
-        let whole = match self.read(&mut chunks).await {
+        let whole = match self.read(&mut read).await {
             Ok(()) => self.apply_drafts().await,
             Err(stop) => Err(stop),
         };
         // From here on the client's bytes are not wanted.
-        drop(chunks);
+        drop(read);
         if let Err(error) = delete_parts(&self.state, &part_prefix(id, PartKind::Draft)).await {
             tracing::warn!(import = id, %error, "lines of an import could not be forgotten");
         }
@@ -162,7 +139,6 @@ impl Job {
                 (Status::Failed, Some("the store is not available; try again".to_owned()))
             }
         };
-        self.import.notes = self.lines.warnings().to_vec();
         (self.import.status, self.import.reason) = (status, reason);
         self.import.finished_ms = Some(self.state.clock.unix().0);
         if let Err(error) = self.note().await {
@@ -191,74 +167,21 @@ impl Job {
         }
     }
 
-    /// Reads the file, and does with it what is to be done as it comes.
-    async fn read(&mut self, chunks: &mut mpsc::Receiver<Chunk>) -> Result<(), Stop> {
+    /// Does with the file what is to be done as it is read.
+    async fn read(&mut self, read: &mut mpsc::Receiver<Read>) -> Result<(), Stop> {
         self.admits = super::place::admits(&self.state).await?;
         loop {
-            match tokio::time::timeout(HEARTBEAT, chunks.recv()).await {
+            match tokio::time::timeout(HEARTBEAT, read.recv()).await {
                 Err(_) => self.note().await?,
                 Ok(None) => return Err(Stop::Interrupted),
-                Ok(Some(Chunk::TooLarge)) => {
-                    return Err(Stop::File("the file is too large".to_owned()));
-                }
-                Ok(Some(Chunk::Data(data))) => {
-                    for piece in data.chunks(PIECE_BYTES) {
-                        let fed = self.lines.feed(piece, &mut self.waiting);
-                        fed.map_err(Stop::File)?;
-                        self.work(BATCH).await?;
-                    }
-                }
-                Ok(Some(Chunk::End)) => {
-                    self.lines.end(&mut self.waiting).map_err(Stop::File)?;
-                    return self.work(1).await;
+                Ok(Some(Read::Lines(items))) => self.batch(items, self.pass(), None).await?,
+                Ok(Some(Read::Failed(reason))) => return Err(Stop::File(reason)),
+                Ok(Some(Read::End(warnings))) => {
+                    self.import.notes = warnings;
+                    return Ok(());
                 }
             }
         }
-    }
-
-    /// Works off what waits, while there are at least `least` lines.
-    async fn work(&mut self, least: usize) -> Result<(), Stop> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        while least <= waiting.len() {
-            let rest = waiting.split_off(BATCH.min(waiting.len()));
-            let items = std::mem::replace(&mut waiting, rest);
-            let items: Vec<_> = items.into_iter().map(|line| self.item(line)).collect();
-            let total = u64::try_from(self.seen.len()).unwrap_or(u64::MAX);
-            if LINES_MAX < total {
-                return Err(Stop::File(format!("the file has more than {LINES_MAX} lines")));
-            }
-            self.batch(items, self.pass(), None).await?;
-        }
-        self.waiting = waiting;
-        Ok(())
-    }
-
-    /// Reads a line; a token that came before is a fault.
-    fn item(&mut self, line: Line) -> Item {
-        let Line { number: line, members } = line;
-        let members = match members {
-            Ok(members) => members,
-            Err(fault) => {
-                let row = Err(vec![fault]);
-                return Item { line, external: None, mask: None, warnings: Vec::new(), row };
-            }
-        };
-        let pepper = self.state.catalog.pepper();
-        let Parsed { external, mask, strange, mut row } =
-            Parsed::read(members, &self.options, pepper);
-        let mut warnings = Vec::new();
-        if let Ok(found) = &row {
-            let first = *self.seen.entry(TokenHash(found.hash).prefix()).or_insert(line);
-            warnings.extend(found.weak.then_some(Code::WeakKey));
-            warnings.extend(strange.then_some(Code::UnknownField));
-            if first != line {
-                let text = format!("line {first} has the same token");
-                let mut fault = Fault::new(Code::DuplicateInFile, "KeyID", text);
-                fault.first_line = Some(first);
-                row = Err(vec![fault]);
-            }
-        }
-        Item { line, external, mask, warnings, row }
     }
 
     /// Applies the lines that were kept, if none had a fault.

@@ -11,7 +11,7 @@ use super::find::{AppFound, Found, UserFound, applies};
 use crate::admin::answer::Refusal;
 use crate::admin::credentials::{approved, expiry_by_plan};
 use crate::admin::crud;
-use crate::admin::draft::{Draft, random_cid};
+use crate::admin::draft::{Draft, new_cid};
 use crate::admin::keys::{hex, record, token_key, token_of, write_token};
 use crate::admin::txn::{Txn, cid_entry, kind_byte, name_entry};
 use crate::admin::{AdminState, tokens};
@@ -110,7 +110,7 @@ impl Batch<'_> {
         let store = self.job.state.catalog.store().clone();
         let id = self.job.numbers.take(&store, Kind::Credential).await?;
         let request = self.job.numbers.take(&store, Kind::AccessRequest).await?;
-        let mut after = Stored { id, cid: random_cid(), ..Stored::default() };
+        let mut after = Stored { id, cid: new_cid(now), ..Stored::default() };
         (after.created_ms, after.updated_ms) = (now.0, now.0);
         after.members = members(row, found.plan, &found.products);
         if row.expires == Expiry::Absent {

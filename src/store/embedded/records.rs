@@ -83,11 +83,21 @@ impl Records {
     }
 
     pub(in crate::store) fn get(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        Ok(self.get_all(std::slice::from_ref(key))?.pop().flatten())
+    }
+
+    pub(in crate::store) fn get_all(
+        &self,
+        keys: &[RecordKey],
+    ) -> Result<Vec<Option<Record>>, StoreError> {
         let db = self.db()?;
         let tx = db.begin_read().map_err(read)?;
         let table = tx.open_table(RECORDS).map_err(read)?;
-        let found = table.get(raw(key.kind, &key.id).as_slice()).map_err(read)?;
-        found.map(|value| record(value.value())).transpose()
+        let get = |key: &RecordKey| {
+            let found = table.get(raw(key.kind, &key.id).as_slice()).map_err(read)?;
+            found.map(|value| record(value.value())).transpose()
+        };
+        keys.iter().map(get).collect()
     }
 
     pub(in crate::store) fn list(

@@ -1,7 +1,7 @@
--- Reads one record, or the generation: a GET whose answer can be told from another's.
+-- Reads records, or the generation: an MGET whose answer can be told from another's.
 --
--- KEYS[1]  a string
+-- KEYS     strings
 -- ARGV[1]  the call's number on its connection, echoed
 --
--- Answers {echo, string or nil}.
-return {ARGV[1], redis.call('GET', KEYS[1])}
+-- Answers {echo, string or nil, ...}.
+return {ARGV[1], unpack(redis.call('MGET', unpack(KEYS)))}

@@ -13,7 +13,7 @@ use crate::store::{
     Committed, Expect, Generation, Kind, Page, Record, RecordKey, StoreError, Write,
 };
 
-/// Records read by one call of a long list: some 100 KB, and well under a millisecond in which
+/// Records read by one script, of those that many are wanted of: some 100 KB, and well under a millisecond in which
 /// the server does nothing else.
 const LIST_STEP: usize = 256;
 
@@ -59,6 +59,23 @@ impl Records {
         let name = keys.record(key.kind, &key.id);
         let mut answer = self.link.script(&self.get, &[name], self.deadline, |_| {}).await?;
         answer.bytes()?.map(|raw| record(&raw)).transpose()
+    }
+
+    pub(super) async fn get_all(
+        &self,
+        keys: &Keys,
+        all: &[RecordKey],
+    ) -> Result<Vec<Option<Record>>, StoreError> {
+        let mut found = Vec::with_capacity(all.len());
+        for some in all.chunks(LIST_STEP) {
+            let names: Vec<_> = some.iter().map(|key| keys.record(key.kind, &key.id)).collect();
+            let answer = self.link.script(&self.get, &names, self.deadline_long, |_| {});
+            let mut answer = answer.await?;
+            for _ in some {
+                found.push(answer.bytes()?.map(|raw| record(&raw)).transpose()?);
+            }
+        }
+        Ok(found)
     }
 
     pub(super) async fn list(
