@@ -15,7 +15,7 @@ use pingora_core::services::Service;
 use tokio::sync::{mpsc, watch};
 
 use crate::app::following::FollowService;
-use crate::app::handover::{GiveService, Inherited, copies};
+use crate::app::handover::{GiveService, Inherited, Named, copies};
 use crate::app::reload::ReloadService;
 use crate::app::{App, Ended, supervisor};
 use crate::config::Certificates;
@@ -99,8 +99,12 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
     if !forsaken.load(Ordering::SeqCst) {
         return Ended::Stopped;
     }
-    let own = copies(&sockets.lock());
-    match own {
+    go_on(&sockets.lock())
+}
+
+/// The end of a process whose successor took its listeners and never served.
+fn go_on(sockets: &[Named]) -> Ended {
+    match copies(sockets) {
         Ok(sockets) => Ended::Forsaken(Inherited::own(sockets)),
         Err(error) => {
             tracing::error!(%error, "the listeners cannot be kept");
