@@ -239,6 +239,11 @@ impl Enforcer {
         self.catalog.store().until_lost().await;
     }
 
+    /// Follows hints of other gateways, for as long as it is polled.
+    pub async fn follow_hints(&self) {
+        self.ledger.follow_hints().await;
+    }
+
     /// Returns what is idle, publishes sizes and stores usage. Call it about once a second.
     pub async fn sweep(&self) {
         self.ledger.sweep().await;

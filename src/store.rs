@@ -18,6 +18,7 @@ pub mod embedded;
 mod error;
 pub mod fallback;
 pub mod feed;
+pub mod hint;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod registry;

@@ -145,7 +145,7 @@ impl Service for DataPlane {
     }
 }
 
-/// What happens once a second.
+/// What happens once a second, and when others give a hint.
 struct SweepService {
     enforcer: Arc<Enforcer>,
 }
@@ -158,17 +158,20 @@ impl Service for SweepService {
         _shutdown: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
-        let mut every = tokio::time::interval(SWEEP_EVERY);
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = every.tick() => {
-                    self.enforcer.keep_up().await;
-                    self.enforcer.sweep().await;
+        let sweeping = async {
+            let mut every = tokio::time::interval(SWEEP_EVERY);
+            every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = every.tick() => {
+                        self.enforcer.keep_up().await;
+                        self.enforcer.sweep().await;
+                    }
+                    () = self.enforcer.until_store_lost() => self.enforcer.keep_up().await,
                 }
-                () = self.enforcer.until_store_lost() => self.enforcer.keep_up().await,
             }
-        }
+        };
+        tokio::join!(sweeping, self.enforcer.follow_hints());
     }
 
     fn name(&self) -> &str {

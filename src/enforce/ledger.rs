@@ -29,6 +29,7 @@ mod local;
 mod look;
 mod quota;
 mod rate;
+mod recall;
 mod sweep;
 
 /// How often a request asks the store before it gives up, as a bound on its work: each round ends

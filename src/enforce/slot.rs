@@ -249,20 +249,24 @@ impl QuotaInHand {
     /// After an answer: how long a refusal needs no further question.
     ///
     /// While nobody else holds units nothing can come back before the window ends, except by an
-    /// edit, which makes a new session and wakes the slot. Else ask again after a pause.
-    pub(super) fn pace(&mut self, cost: u64, now: BootNs) {
+    /// edit, which makes a new session and wakes the slot. Else ask again after a pause, or when
+    /// others say that they gave some back. Whether these should be asked to is returned.
+    pub(super) fn pace(&mut self, cost: u64, now: BootNs) -> bool {
         if cost <= self.held.hand.remaining() {
             self.ask_again = now;
             self.ask_again_ms = 0;
+            false
         } else if self.held.hand.held_by_others() == 0 {
             self.ask_again = match self.window {
                 Some((_, Some(ends))) => ends,
                 Some((_, None)) | None => BootNs(u64::MAX),
             };
+            false
         } else {
             let doubled = self.ask_again_ms.saturating_mul(2);
             self.ask_again_ms = doubled.clamp(ASK_AGAIN_MS_MIN, ASK_AGAIN_MS_MAX);
             self.ask_again = now.plus_ms(self.ask_again_ms);
+            true
         }
     }
 

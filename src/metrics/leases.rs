@@ -13,6 +13,7 @@ pub(super) struct Leases {
     leased: IntCounter,
     spent: IntCounter,
     returned: IntCounter,
+    recalled: IntCounter,
     wasted: IntCounter,
     /// By kind of limit: rates, quotas.
     locally: [IntCounter; 2],
@@ -45,6 +46,10 @@ impl Leases {
                 "Quota units spent by admitted requests, as reported to the store",
             )?,
             returned: counter(names::RETURNED_UNITS, "Quota units given back unspent")?,
+            recalled: counter(
+                names::RECALLED_UNITS,
+                "Of these, because another gateway was short of them",
+            )?,
             wasted: counter(
                 names::WASTED_UNITS,
                 "Quota units in hand when their window ended, or that the store forgot",
@@ -53,7 +58,8 @@ impl Leases {
         registry.register(Box::new(locally))?;
         registry.register(Box::new(leases.debt.clone()))?;
         registry.register(Box::new(leases.away.clone()))?;
-        for total in [&leases.leased, &leases.spent, &leases.returned, &leases.wasted] {
+        let Self { leased, spent, returned, recalled, wasted, .. } = &leases;
+        for total in [leased, spent, returned, recalled, wasted] {
             let total: Box<dyn Collector> = Box::new(total.clone());
             registry.register(total)?;
         }
@@ -75,6 +81,11 @@ impl Metrics {
     /// Units were given back.
     pub fn returned(&self, units: u64) {
         self.leases.returned.inc_by(units);
+    }
+
+    /// Of units given back, some were because another gateway was short of them.
+    pub fn recalled(&self, units: u64) {
+        self.leases.recalled.inc_by(units);
     }
 
     /// A request was admitted while the store was away.

@@ -37,6 +37,7 @@ pub(super) const AWAY: &str = "turnpike_admitted_without_store_total";
 pub(super) const LEASED_UNITS: &str = "turnpike_quota_units_leased_total";
 pub(super) const SPENT_UNITS: &str = "turnpike_quota_units_spent_total";
 pub(super) const RETURNED_UNITS: &str = "turnpike_quota_units_returned_total";
+pub(super) const RECALLED_UNITS: &str = "turnpike_quota_units_recalled_total";
 pub(super) const WASTED_UNITS: &str = "turnpike_quota_units_wasted_total";
 pub(super) const RELOADS: &str = "turnpike_config_reloads_total";
 pub(super) const CONFIG_CURRENT: &str = "turnpike_config_current";

@@ -5,7 +5,7 @@
 //! gateway's. What the server's own durability settings may lose when it fails, this store loses.
 //!
 //! Three connections are shared by all calls: one for counters, one for records (a long list must
-//! not hold a request up), one that waits for changes. They live on a thread of the store's own,
+//! not hold a request up), one that waits for changes; a fourth hears hints. They live on a thread of the store's own,
 //! because callers come from several runtimes.
 
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::store::{
 };
 use changes::Feed;
 use counters::Counters;
+use hints::Hints;
 use keys::Keys;
 use link::{Link, Terms, Watch};
 use records::Records;
@@ -36,6 +37,7 @@ mod changes;
 mod counters;
 mod durability;
 mod fault;
+mod hints;
 mod keys;
 mod link;
 mod options;
@@ -61,6 +63,7 @@ pub struct RedisStore {
     records: Box<Records>,
     feed: Feed,
     registry: Registry,
+    hints: Hints,
     _background: Background,
 }
 
@@ -129,11 +132,14 @@ impl RedisStore {
         let [counters, records, feed] = links.clone();
         let long = timeout.saturating_mul(LONG_FACTOR);
         let registry = Registry::new(records.clone(), timeout);
+        let endpoints = options.endpoints().map_err(|fault| fault.met("opened"))?;
+        let hints = Hints::start((&keys, records.clone()), endpoints, timeout, &handle);
         let store = Self {
             counters: Box::new(Counters::new(counters, timeout)),
             records: Box::new(Records::new(records, (timeout, long), options.feed_len)),
             feed: Feed::new(feed, timeout),
             registry,
+            hints,
             keys,
             _background: background,
         };
@@ -169,6 +175,10 @@ impl RedisStore {
 
     pub(crate) async fn sign_off(&self, process: ProcessId) -> Result<(), StoreError> {
         self.registry.sign_off(&self.keys, process).await
+    }
+
+    pub(in crate::store) fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     /// This process's standing at all shards.

@@ -167,6 +167,42 @@ fn an_edited_and_a_deleted_plan_hold_on_the_other_gateway() {
     assert!(refused[0]["reason"].as_str().unwrap().contains("plan-"), "{refused}");
 }
 
+/// The one that holds units goes on using them, so that they are never idle.
+#[test]
+fn units_that_one_gateway_holds_come_to_the_one_that_is_short_of_them() {
+    const QUOTA: usize = 1_000;
+    let (server, upstream) = (RedisServer::start(), Upstream::start());
+    let (one, other) = (Place::start(&server, &upstream), Place::start(&server, &upstream));
+    let token = "token-of-a-robot";
+    let plan = json!({"UnlimitedRateLimit": true, "Quota": QUOTA, "QuotaRenewalRate": 360_000});
+    one.gateway.import(token, plan);
+    until("it works there", || other.asks(token) == 200);
+    let shows = |of: &Place, name: &str| {
+        let text = Client::new(of.gateway.admin).get("/metrics", &[]).body;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    until("they know of each other", || {
+        [&one, &other].iter().all(|place| shows(place, "turnpike_gateways_live ") == 2)
+    });
+    let [mut at_one, mut at_other] = [&one, &other].map(|place| Client::new(place.gateway.proxy));
+    let asks = |client: &mut Client| client.get("/a/x", &[("X-API-Key", token)]).status;
+    let mut turns = 0..20 * QUOTA;
+    let recalled = turns.any(|turn| {
+        if turn % 10 == 0 {
+            asks(&mut at_one);
+        }
+        asks(&mut at_other) == 429 && 0 < shows(&one, "turnpike_quota_units_recalled_total ")
+    });
+    assert!(recalled, "{}", one.gateway.log());
+    until("all of it is used", || {
+        asks(&mut at_other);
+        upstream.count() == QUOTA
+    });
+    assert_eq!((asks(&mut at_one), asks(&mut at_other)), (429, 429));
+    assert_eq!(upstream.count(), QUOTA);
+}
+
 #[test]
 fn a_gateway_that_missed_the_feed_reads_everything_anew() {
     let (server, upstream) = (RedisServer::start(), Upstream::start());

@@ -9,6 +9,7 @@ use crate::domain::time::{BootNs, UnixMs};
 use crate::enforce::ledger::ask::{Asking, LEARN_WAIT};
 use crate::enforce::ledger::{Ledger, spent_in};
 use crate::enforce::slot::{Charge, InHand, QuotaInHand, Slot};
+use crate::store::hint::HintKind;
 use crate::store::{CounterStore, QuotaReserve, QuotaReserved, StoreError};
 
 /// For how much of the recent pace a quota is asked ahead: 1 s in short windows, 10 s in long.
@@ -130,7 +131,11 @@ impl Ledger {
         if quota.generation <= terms.generation {
             (quota.limit, quota.generation) = (terms.limit, terms.generation);
         }
-        quota.pace(sent.cost.max(1), sent.at);
+        let short = quota.pace(sent.cost.max(1), sent.at);
+        drop(state);
+        if short {
+            self.hint(HintKind::Short, &charge.slot.key);
+        }
         Accepted::Yes
     }
 
@@ -239,15 +244,19 @@ impl Ledger {
         Ok(anchor)
     }
 
-    /// Sends everything in hand back: after it the store knows exactly what was spent.
-    pub(super) async fn give_back(&self, slot: &Slot) -> Result<(), StoreError> {
+    /// Sends everything in hand back, so many units: after it the store knows exactly what was
+    /// spent. While a call is under way nothing is.
+    pub(super) async fn give_back(&self, slot: &Slot) -> Result<u64, StoreError> {
+        let (units, scarce);
         let reserve = {
             let mut state = slot.state.lock();
             if state.asking {
-                return Ok(());
+                return Ok(0);
             }
-            let InHand::Quota(quota) = &mut state.hand else { return Ok(()) };
-            let Some((window, _)) = quota.window else { return Ok(()) };
+            let InHand::Quota(quota) = &mut state.hand else { return Ok(0) };
+            let Some((window, _)) = quota.window else { return Ok(0) };
+            units = quota.held.hand.units();
+            scarce = quota.held.hand.remaining_at_store() < units;
             self.give_up(quota);
             let call = release(self.process, quota.held.hand.next_call(self.next_q()));
             state.asking = true;
@@ -266,8 +275,11 @@ impl Ledger {
             let member = self.store.member(self.store.shard(&slot.key));
             let _late = quota.held.accept(&member, &QuotaReply { incarnation, q, answer, copy });
         }
+        if scarce {
+            self.hint(HintKind::Freed, &slot.key);
+        }
         self.settle(slot);
-        Ok(())
+        Ok(units)
     }
 }
 

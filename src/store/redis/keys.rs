@@ -63,6 +63,11 @@ impl Keys {
         format!("{}:{{s{:03}}}f:{subject}", self.prefix, shard(subject).0)
     }
 
+    /// The channel for hints. No key has this name.
+    pub(super) fn hints(&self) -> String {
+        format!("{}:hints", self.prefix)
+    }
+
     /// What the name of each record of a kind begins with.
     pub(super) fn records(&self, kind: Kind) -> Vec<u8> {
         self.of_kind("r", kind)

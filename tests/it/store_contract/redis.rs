@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use turnpike::domain::counter::{ProcessId, Window};
 use turnpike::domain::lease::{Cell, QuotaCall};
 use turnpike::domain::ratelog::{RateCall, rate};
 use turnpike::domain::time::UnixMs;
 use turnpike::store::feed::Changes;
+use turnpike::store::hint::{Hint, HintKind};
 use turnpike::store::redis::{RedisFault, RedisOptions, RedisStore};
 use turnpike::store::{
-    CounterStore, Expect, Generation, Kind, RateReserve, RecordKey, RecordStore, StoreError, Write,
+    AnyStore, CounterStore, Expect, Generation, Kind, RateReserve, RecordKey, RecordStore,
+    StoreError, Write,
 };
 
 use super::{ask, at, call, key, lease, put, spread, window};
@@ -60,7 +62,8 @@ async fn a_replica_is_passed_over_for_the_primary() {
 #[tokio::test]
 async fn an_acl_user_needs_only_what_the_store_does() {
     let server = RedisServer::start();
-    let rules = "~tp:* -@all +@read +@write +@scripting +@connection +info +time";
+    let rules = "~tp:* &tp:hints -@all +@read +@write +@scripting +@connection +info +time \
+                 +publish +subscribe";
     let mut words = vec!["ACL", "SETUSER", "gate", "on", ">hunter2"];
     words.extend(rules.split(' '));
     assert_eq!(server.command(&words), "OK");
@@ -74,9 +77,21 @@ async fn an_acl_user_needs_only_what_the_store_does() {
     let first = at(store.commit(vec![write]).await.unwrap());
     let (key, window) = (key(1, "q//day"), window(&store).await);
     ask(&store, &key, window, call(1, cell(1), 10, 5)).await;
-    store.rate(&RateReserve { key, call: lease(1, 1, 5, 5) }).await.unwrap();
+    store.rate(&RateReserve { key: key.clone(), call: lease(1, 1, 5, 5) }).await.unwrap();
     assert!(matches!(store.changes(Generation(0)).await.unwrap(), Changes::Next(list)
         if list.len() == 1 && list[0].generation == first));
+    let store = AnyStore::Redis(store);
+    let hint = Hint { from: ProcessId(1), kind: HintKind::Short, key };
+    let heard = async {
+        loop {
+            // Until the channel is listened to, what is given is lost.
+            store.give_hint(hint.clone());
+            if let Ok(heard) = timeout(Duration::from_millis(50), store.next_hint()).await {
+                return heard;
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(20), heard).await.unwrap(), hint);
     refused(&server, with("gate:hunter22"), "authentication failed").await;
     refused(&server, RedisOptions::default(), "NOAUTH").await;
 }
