@@ -32,6 +32,7 @@ mod refused;
 mod session;
 mod sessions;
 mod slot;
+mod sync;
 mod usage;
 
 pub use carry::Carried;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::domain::counter::{CounterKey, Window};
@@ -11,6 +10,11 @@ use crate::domain::ratelog::{AwayLog, RateHand, Spent};
 use crate::domain::reading::{LimitKind, QuotaShare, Reading};
 use crate::domain::shard::Held;
 use crate::domain::time::{BootNs, UnixMs};
+use crate::enforce::sync::{Mutex, MutexGuard};
+
+mod turn;
+
+pub(super) use turn::Turn;
 
 /// The shortest and longest pause before a used-up quota is asked about again, in milliseconds,
 /// while other gateways hold units of it.

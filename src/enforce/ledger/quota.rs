@@ -1,12 +1,14 @@
 //! Asking for units of a quota, and giving them back.
 
+use std::sync::Arc;
+
 use crate::domain::counter::{ProcessId, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCall};
 use crate::domain::limit::Period;
 use crate::domain::period::window_at;
 use crate::domain::shard::{Accepted, QuotaReply};
 use crate::domain::time::{BootNs, UnixMs};
-use crate::enforce::ledger::ask::{Asking, LEARN_WAIT};
+use crate::enforce::ledger::ask::LEARN_WAIT;
 use crate::enforce::ledger::{Ledger, spent_in};
 use crate::enforce::slot::{Charge, InHand, QuotaInHand, Slot};
 use crate::store::hint::HintKind;
@@ -246,23 +248,19 @@ impl Ledger {
 
     /// Sends everything in hand back, so many units: after it the store knows exactly what was
     /// spent. While a call is under way nothing is.
-    pub(super) async fn give_back(&self, slot: &Slot) -> Result<u64, StoreError> {
+    pub(super) async fn give_back(&self, slot: &Arc<Slot>) -> Result<u64, StoreError> {
+        let Some(_asking) = slot.try_ask() else { return Ok(0) };
         let (units, scarce);
         let reserve = {
             let mut state = slot.state.lock();
-            if state.asking {
-                return Ok(0);
-            }
             let InHand::Quota(quota) = &mut state.hand else { return Ok(0) };
             let Some((window, _)) = quota.window else { return Ok(0) };
             units = quota.held.hand.units();
             scarce = quota.held.hand.remaining_at_store() < units;
             self.give_up(quota);
             let call = release(self.process, quota.held.hand.next_call(self.next_q()));
-            state.asking = true;
             QuotaReserve { key: slot.key.clone(), window, call }
         };
-        let _asking = Asking(slot);
         if let QuotaReserved::Answer {
             answer: answer @ QuotaAnswer::State(_),
             incarnation,

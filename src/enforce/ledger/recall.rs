@@ -29,7 +29,7 @@ impl Ledger {
         // What nobody used here is not in memory: there is nothing to give and nobody to wake.
         let Some(slot) = self.slots.get(&hint.key).map(|slot| Arc::clone(&slot)) else { return };
         match hint.kind {
-            HintKind::Short if slot.quota_units() == 0 => {}
+            HintKind::Short if slot.spare_units() == 0 => {}
             HintKind::Short => match self.give_back(&slot).await {
                 Ok(units) => self.metrics.recalled(units),
                 Err(error) => {
@@ -54,10 +54,11 @@ impl Ledger {
 }
 
 impl Slot {
-    /// Quota units in hand.
-    pub(super) fn quota_units(&self) -> u64 {
-        match &self.state.lock().hand {
-            InHand::Quota(quota) => quota.held.hand.units(),
+    /// Quota units in hand that no request waits for: to take those away would only move a refusal.
+    fn spare_units(&self) -> u64 {
+        let state = self.state.lock();
+        match &state.hand {
+            InHand::Quota(quota) => quota.held.hand.units().saturating_sub(state.waiting),
             InHand::Rate(_) => 0,
         }
     }
