@@ -21,6 +21,7 @@ pub mod ratelog;
 pub mod reading;
 pub mod route;
 pub mod seal;
+pub mod server_clock;
 pub mod shard;
 pub mod time;
 pub mod token;

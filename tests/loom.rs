@@ -4,7 +4,12 @@
 
 use turnpike::domain;
 
-#[allow(dead_code, unreachable_pub, reason = "a part of the product's source, used in part")]
+#[allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "a part of the product's source, used in part"
+)]
 #[path = "../src/enforce"]
 mod enforce {
     #[path = "../../tests/loom/cell.rs"]

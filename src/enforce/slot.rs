@@ -14,7 +14,7 @@ use crate::enforce::sync::{Mutex, MutexGuard};
 
 mod turn;
 
-pub(super) use turn::Turn;
+pub(super) use turn::{Asking, Turn};
 
 /// The shortest and longest pause before a used-up quota is asked about again, in milliseconds,
 /// while other gateways hold units of it.

@@ -46,6 +46,7 @@ mod registry;
 mod script;
 mod server;
 mod shards;
+mod steps;
 
 pub use durability::Durability;
 pub use fault::RedisFault;
@@ -111,7 +112,7 @@ impl RedisStore {
     /// A store, and whether it is there.
     async fn begin(
         options: &RedisOptions,
-        _clock: Arc<dyn Clock>,
+        clock: Arc<dyn Clock>,
     ) -> Result<(Self, Result<(), StoreError>), StoreError> {
         let keys = Keys::new(options.checked_prefix().map_err(|fault| fault.met("opened"))?);
         let runtime = Builder::new_multi_thread()
@@ -135,7 +136,7 @@ impl RedisStore {
         let endpoints = options.endpoints().map_err(|fault| fault.met("opened"))?;
         let hints = Hints::start((&keys, records.clone()), endpoints, timeout, &handle);
         let store = Self {
-            counters: Box::new(Counters::new(counters, timeout)),
+            counters: Box::new(Counters::new(counters, timeout, clock)),
             records: Box::new(Records::new(records, (timeout, long), options.feed_len)),
             feed: Feed::new(feed, timeout),
             registry,

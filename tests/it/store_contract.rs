@@ -24,6 +24,8 @@ mod redis_feed;
 mod redis_lost;
 #[cfg(feature = "redis")]
 mod redis_random;
+#[cfg(feature = "redis")]
+mod redis_steps;
 
 /// Runs each case on each store: a new store is one more line.
 macro_rules! on_every_store {

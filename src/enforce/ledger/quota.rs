@@ -1,7 +1,5 @@
 //! Asking for units of a quota, and giving them back.
 
-use std::sync::Arc;
-
 use crate::domain::counter::{ProcessId, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCall};
 use crate::domain::limit::Period;
@@ -247,9 +245,8 @@ impl Ledger {
     }
 
     /// Sends everything in hand back, so many units: after it the store knows exactly what was
-    /// spent. While a call is under way nothing is.
-    pub(super) async fn give_back(&self, slot: &Arc<Slot>) -> Result<u64, StoreError> {
-        let Some(_asking) = slot.try_ask() else { return Ok(0) };
+    /// spent. The caller holds the slot's `asking` mark.
+    pub(super) async fn give_back(&self, slot: &Slot) -> Result<u64, StoreError> {
         let (units, scarce);
         let reserve = {
             let mut state = slot.state.lock();

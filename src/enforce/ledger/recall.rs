@@ -30,12 +30,15 @@ impl Ledger {
         let Some(slot) = self.slots.get(&hint.key).map(|slot| Arc::clone(&slot)) else { return };
         match hint.kind {
             HintKind::Short if slot.spare_units() == 0 => {}
-            HintKind::Short => match self.give_back(&slot).await {
-                Ok(units) => self.metrics.recalled(units),
-                Err(error) => {
-                    tracing::debug!(counter = %slot.key, %error, "could not return units");
+            HintKind::Short => {
+                let Some(_asking) = slot.try_ask() else { return };
+                match self.give_back(&slot).await {
+                    Ok(units) => self.metrics.recalled(units),
+                    Err(error) => {
+                        tracing::debug!(counter = %slot.key, %error, "could not return units");
+                    }
                 }
-            },
+            }
             HintKind::Freed => {
                 let now = self.clock.boot();
                 if let InHand::Quota(quota) = &mut slot.state.lock().hand {

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::domain::time::BootNs;
 use crate::enforce::ledger::Ledger;
-use crate::enforce::slot::{InHand, Slot};
+use crate::enforce::slot::{Asking, InHand, Slot, Turn};
 
 /// Units of a slot that was not used for so long go back to the store.
 const IDLE_MS: u64 = 1_000;
@@ -14,6 +14,9 @@ const IDLE_MS: u64 = 1_000;
 const IDLE_RELAXED_MS: u64 = 10_000;
 /// Slots given back at the same time.
 const RETURNED_AT_ONCE_MAX: usize = 64;
+/// Calls waited for, per counter, before a stop goes on without it: what the last of them is
+/// granted would be lost.
+const CALLS_AWAITED_MAX: usize = 3;
 /// A counter that is not in use is remembered to the end of its window, in case the store forgets
 /// it, while there are no more than so many: some 100 MB.
 const REMEMBERED_MAX: usize = 200_000;
@@ -24,7 +27,7 @@ impl Ledger {
         self.round_trip.fade();
         self.sweep_shares().await;
         let now = self.clock.boot();
-        self.return_all(|slot| is_idle(slot, now)).await;
+        self.return_all(|slot| is_idle(slot, now), 0).await;
         let crowded = REMEMBERED_MAX < self.slots.len();
         // Sessions hold their slots; a slot that only the map holds is not in use. Its hand must
         // be empty, or its units would be taken without anybody to spend or return them.
@@ -34,19 +37,33 @@ impl Ledger {
 
     /// Returns everything: a graceful stop.
     pub(in crate::enforce) async fn release_all(&self) {
-        self.return_all(|_| true).await;
+        self.return_all(|_| true, CALLS_AWAITED_MAX).await;
     }
 
-    async fn return_all(&self, which: impl Fn(&Slot) -> bool) {
+    /// Of counters that are being asked about, at most `awaited` calls are waited for.
+    async fn return_all(&self, which: impl Fn(&Slot) -> bool, awaited: usize) {
         let slots: Vec<Arc<Slot>> =
             self.slots.iter().filter(|slot| which(slot)).map(|slot| Arc::clone(&slot)).collect();
         stream::iter(slots)
             .for_each_concurrent(RETURNED_AT_ONCE_MAX, async |slot| {
+                let Some(_asking) = self.turn_within(&slot, awaited).await else { return };
                 if let Err(error) = self.give_back(&slot).await {
                     tracing::debug!(counter = %slot.key, %error, "could not return units");
                 }
             })
             .await;
+    }
+
+    async fn turn_within(&self, slot: &Arc<Slot>, awaited: usize) -> Option<Asking> {
+        for _ in 0..awaited {
+            match slot.turn(0) {
+                (_, Turn::Call(asking)) => return Some(asking),
+                (_, Turn::Wait(wait)) => {
+                    let _over = tokio::time::timeout(self.timeout, wait.for_answer()).await;
+                }
+            }
+        }
+        slot.try_ask()
     }
 
     /// Slots, and quota units in hand.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use redis::Cmd;
 
+use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, ProcessId, Subject, Window};
 use crate::domain::lease::{Cell, QuotaAnswer, QuotaCounter, QuotaState};
 use crate::domain::ratelog::RateAnswer;
@@ -18,6 +19,7 @@ use crate::store::redis::keys::{self, Keys};
 use crate::store::redis::link::Link;
 use crate::store::redis::script::{Answer, Script};
 use crate::store::redis::shards::{self, Shards};
+use crate::store::redis::steps::Steps;
 use crate::store::shards::{AssertBatch, Remembered, ShardId};
 use crate::store::{QuotaReserve, QuotaReserved, QuotaUsage, RateReserve, StoreError};
 
@@ -36,6 +38,8 @@ const FOLDING_CALLS: u64 = 64;
 pub(super) struct Counters {
     link: Link,
     deadline: Duration,
+    clock: Arc<dyn Clock>,
+    steps: Steps,
     pub(super) shards: Shards,
     /// Processes that were seen lately; all others are long gone.
     recent: ArcSwap<BTreeSet<ProcessId>>,
@@ -56,10 +60,12 @@ macro_rules! on_shard {
 }
 
 impl Counters {
-    pub(super) fn new(link: Link, deadline: Duration) -> Self {
+    pub(super) fn new(link: Link, deadline: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
             link,
             deadline,
+            clock,
+            steps: Steps::new(),
             shards: Shards::new(),
             recent: ArcSwap::default(),
             quota: on_shard!("quota.lua"),
@@ -113,9 +119,12 @@ impl Counters {
             }
         };
         let names = [keys.shard(shard), keys.quota(key, window)];
+        let sent = self.clock.boot();
         let ran = self.link.write(&self.quota, &names, self.deadline, arguments).await;
         let mut answer = ran?;
         let now = UnixMs(answer.number()?);
+        // Windows are told by the server's clock, whatever it reads.
+        let _stepped = self.steps.note(sent, now, self.clock.boot());
         let ends_in_ms = window.end.map(|end| end.since_ms(now));
         let incarnation = member.incarnation();
         let (answer, copy) = match answer.number()? {
@@ -149,6 +158,7 @@ impl Counters {
         let RateReserve { key, call } = reserve;
         let shard = self.shards.of(key);
         let known = self.shards.member(shard).incarnation();
+        let tells = call.q != 0 && self.steps.take(shard);
         let arguments = |cmd: &mut Cmd| {
             caller(cmd, known, call.process);
             match at {
@@ -163,27 +173,35 @@ impl Counters {
             for number in [call.want, call.need, call.least] {
                 cmd.arg(number.min(NUMBER_MAX));
             }
-            cmd.arg(call.validity_ms.min(SPAN_MS_MAX));
+            cmd.arg(call.validity_ms.min(SPAN_MS_MAX)).arg(u8::from(tells));
             for close in &call.closes {
                 cmd.arg(close.q.min(NUMBER_MAX)).arg(close.spent.min(NUMBER_MAX));
                 cmd.arg(close.age_ms.min(SPAN_MS_MAX));
             }
         };
         let names = [keys.shard(shard), keys.rate(key), keys.told(key)];
+        let sent = self.clock.boot();
         // A look changes nothing, and nothing has to be confirmed.
         let ran = match call.q {
             0 => self.link.script(&self.rate, &names, self.deadline, arguments).await,
             _ => self.link.write(&self.rate, &names, self.deadline, arguments).await,
         };
-        let mut answer = ran?;
+        let mut answer = ran.inspect_err(|_| {
+            if tells {
+                self.steps.put_back(shard)
+            }
+        })?;
         let now = UnixMs(answer.number()?);
+        let stepped = at.is_none() && self.steps.note(sent, now, self.clock.boot());
         let incarnation = Incarnation(answer.number()?);
         if known < incarnation {
             self.shards.heard(shard, incarnation, true);
         }
+        let granted = answer.number()?;
         let answer = RateAnswer {
             q: call.q,
-            granted: answer.number()?,
+            // What had left too early may have been granted again.
+            granted: if stepped { 0 } else { granted },
             free: answer.number()?,
             wait_ms: answer.number()?,
             reset_ms: answer.number()?,
@@ -195,13 +213,18 @@ impl Counters {
     /// open: nothing can have been lost.
     pub(super) async fn poll(&self, keys: &Keys, fresh: bool) -> Result<(), StoreError> {
         let one = async |shard: ShardId| {
+            let tells = self.steps.take(shard);
             let arguments = |cmd: &mut Cmd| {
                 caller(cmd, self.shards.member(shard).incarnation(), ProcessId(0));
-                cmd.arg(u8::from(fresh));
+                cmd.arg(u8::from(fresh)).arg(u8::from(tells));
             };
             let name = [keys.shard(shard)];
             let ran = self.link.script(&self.poll, &name, self.deadline, arguments).await;
-            let mut answer = ran?;
+            let mut answer = ran.inspect_err(|_| {
+                if tells {
+                    self.steps.put_back(shard)
+                }
+            })?;
             let incarnation = Incarnation(answer.number()?);
             self.shards.heard(shard, incarnation, answer.number()? != 0);
             Ok(())

@@ -10,7 +10,8 @@
 -- ARGV[6,7]  the rate: requests, and the window they are counted in, in ms
 -- ARGV[8-10] want, need, least
 -- ARGV[11] validity of the opened lease, in ms
--- ARGV[12..] closed leases, three numbers each: q, units spent, ms since the last was spent
+-- ARGV[12] 1: the caller saw this server's clock step
+-- ARGV[13..] closed leases, three numbers each: q, units spent, ms since the last was spent
 --
 -- Answers {echo, now, incarnation, granted, free, wait in ms, reset in ms}.
 local SINGLE_MAX = 64 -- Up to this rate leaving times are not rounded.
@@ -21,6 +22,10 @@ local SILENT_MS = 3600000 -- A process that has not called for an hour is over.
 
 local now = server_time()
 local incarnation, blind, learning = keep_up(now)
+if ARGV[12] == '1' then
+  blind = now
+  redis.call('HSET', KEYS[1], 'b', whole(now))
+end
 now = tonumber(ARGV[4]) or now
 local q = tonumber(ARGV[5])
 local requests, per = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -135,7 +140,7 @@ if not repeated then
   else
     calls[#calls + 1] = {process, q, now}
   end
-  for i = 12, #ARGV, 3 do
+  for i = 13, #ARGV, 3 do
     close(tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]))
   end
 end
