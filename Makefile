@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test soak lint bench setup
+.PHONY: demo test soak fuzz lint bench setup
 
 demo: setup
 	$(CARGO) run --release --locked --quiet -- demo
@@ -19,6 +19,10 @@ soak: setup
 	  TURNPIKE_SOAK_S=$(SOAK_S) $(CARGO) test --locked --test nemesis -- \
 	  --nocapture --test-threads=1 2>&1; } | tee load/results/$$(date -u +%F)-soak.txt; \
 	! grep -q '^test result: FAILED\|^error' load/results/$$(date -u +%F)-soak.txt
+
+# Bytes that do harm as requests, looked for FUZZ_S seconds.
+fuzz: setup
+	./load/fuzz.sh
 
 lint:
 	$(CARGO) fmt --check

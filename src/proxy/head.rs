@@ -42,6 +42,8 @@ const SPOOFABLE: &[&str] = &[
     "x-turnpike-app",
     "x-turnpike-user",
     "x-turnpike-organisation",
+    // `Content-Length` to those who read `_` as `-`.
+    "content_length",
 ];
 
 /// Further headers that have no business in trailers.
@@ -250,13 +252,24 @@ pub(super) fn remove_spoofable(headers: &mut HeaderMap) {
     remove_all(headers, SPOOFABLE);
 }
 
+/// Takes off one name, however it is spelled.
+pub(super) fn remove_alike(headers: &mut HeaderMap, name: &str) {
+    remove_all(headers, &[name]);
+}
+
 /// Mostly there is nothing to remove: one look at the few names that are there is cheaper than a
 /// look-up of each that must not be.
 fn remove_all(headers: &mut HeaderMap, names: &[&str]) {
-    let doomed = |name: &&HeaderName| names.contains(&name.as_str());
+    let doomed = |name: &&HeaderName| names.iter().any(|doomed| is_alike(doomed, name.as_str()));
     while let Some(name) = headers.keys().find(doomed).cloned() {
         headers.remove(name);
     }
+}
+
+/// Whether a name is another to CGI and its heirs (RFC 3875, 4.1.18), which read `-` and `_` alike.
+fn is_alike(name: &str, other: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a == b || (a == b'-' && b == b'_');
+    name.len() == other.len() && name.bytes().zip(other.bytes()).all(same)
 }
 
 #[cfg(test)]

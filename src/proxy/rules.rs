@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::domain::api::{Api, Cors, HeaderRules, Preflight};
 use crate::domain::policy::Metadata;
+use crate::proxy::head;
 use crate::proxy::respond::Answer;
 
 /// The longest value of metadata that goes into a header, in bytes.
@@ -65,11 +66,10 @@ impl Rules {
     /// Takes off what a client says of itself in the headers of metadata, and says what is known.
     pub(super) fn introduce(&self, headers: &mut HeaderMap, metadata: Option<&Metadata>) {
         for (member, name) in &self.metadata {
-            let value = metadata.and_then(|metadata| text(&metadata.get(member)?.0));
-            match value {
-                Some(value) => headers.insert(name, value),
-                None => headers.remove(name),
-            };
+            head::remove_alike(headers, name.as_str());
+            if let Some(value) = metadata.and_then(|metadata| text(&metadata.get(member)?.0)) {
+                headers.insert(name, value);
+            }
         }
     }
 }

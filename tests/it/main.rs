@@ -137,7 +137,7 @@ mod in_flight;
 /// A gateway on port 0, and an upstream that records the bytes it gets.
 mod proxy_support;
 
-/// What is refused, what is repaired, and that one well-framed request goes on.
+/// Bodies of refused requests.
 mod proxy_framing;
 
 /// Paths, headers, bodies: what the upstream gets and what the client gets back.
@@ -181,3 +181,12 @@ mod proxy_grpc;
 
 /// Who the client is, and what one client may take.
 mod proxy_origin;
+
+/// HTTP/1.1 to the letter, to read with what the gateway sends.
+mod strict_http;
+
+/// Requests byte by byte: framing, smuggling shapes, what belongs to one connection.
+mod http1_table;
+
+/// Random bytes.
+mod fuzz_requests;

@@ -93,7 +93,8 @@ impl Client {
     }
 }
 
-fn read_answer(from: &mut impl BufRead, method: &str) -> std::io::Result<Answer> {
+/// The next answer of a connection.
+pub fn read_answer(from: &mut impl BufRead, method: &str) -> std::io::Result<Answer> {
     let broken = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
     let mut line = String::new();
     from.read_line(&mut line)?;
