@@ -179,6 +179,9 @@ mod proxy_upgrade;
 /// gRPC, trailers, HTTP/2 and TLS towards upstreams.
 mod proxy_grpc;
 
+/// Libraries of gRPC and WebSocket on both sides.
+mod proxy_libraries;
+
 /// Who the client is, and what one client may take.
 mod proxy_origin;
 

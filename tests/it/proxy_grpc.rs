@@ -202,3 +202,35 @@ async fn upstreams_are_spoken_to_in_tls_and_have_to_be_who_they_are() {
         assert_eq!(seen, expect.into_iter().collect::<Vec<_>>(), "{what}");
     }
 }
+
+#[tokio::test]
+async fn changed_files_for_upstreams_are_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, host) in [("up", "localhost"), ("us", "gateway"), ("else", "localhost")] {
+        Made::new(&[host]).write(dir.path(), name);
+    }
+    let copy = |from: &str, to: &str| {
+        std::fs::copy(dir.path().join(from), dir.path().join(to)).unwrap();
+    };
+    let echo = Echo::start(Some(server(dir.path(), b"h2", Some("us.pem")))).await;
+    copy("else.pem", "trusted.pem");
+    copy("else.pem", "own.pem");
+    copy("else.key", "own.key");
+    let keys = format!(
+        "targets = [\"https://localhost:{}\"]\nhttp2 = true\nupstream_ca = \"$D/trusted.pem\"\n\
+         upstream_certificate = \"$D/own.pem\"\nupstream_key = \"$D/own.key\"\n",
+        echo.addr.port()
+    );
+    let keys = keys.replace("$D", &dir.path().display().to_string());
+    let gw = Gateway::keyless(echo.addr, &keys).await;
+    assert_eq!(get(gw.addr, "/x", "").await.status(), 502, "neither side trusts the other");
+    copy("us.pem", "own.pem");
+    copy("us.key", "own.key");
+    copy("up.pem", "trusted.pem");
+    let taken_over = async {
+        while get(gw.addr, "/x", "").await.status() != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::raw_http::LONG, taken_over).await.expect("they are read again");
+}
