@@ -58,7 +58,7 @@ class Servers:
         with open(conf, "w") as f:
             f.write(
                 f"daemon off; worker_processes 1; pid {path}/pid; error_log {path}/error.log;\n"
-                "events { worker_connections 1024; }\n"
+                "events { worker_connections 4096; }\n"
                 "http { access_log off; keepalive_requests 100000000;\n"
                 + body.replace("PORT", str(port)) + "}\n"
             )

@@ -32,10 +32,11 @@ pub(super) fn switched(
     Ok(Response::from_parts(parts, Content::Switched(Box::new(switched))))
 }
 
-/// The upstream's answer as the client gets it.
+/// The upstream's answer as a client that spoke this version gets it.
 pub(super) fn relayed(
     response: Response<Incoming>,
     is_head: bool,
+    version: Version,
     relay: impl FnOnce(Incoming) -> Relay,
 ) -> Result<Response<Content>, Denial> {
     let (mut parts, incoming) = response.into_parts();
@@ -53,8 +54,13 @@ pub(super) fn relayed(
     let bodiless =
         is_head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let lengths = parts.headers.get_all(CONTENT_LENGTH).iter().count();
-    if 1 < lengths || (!bodiless && incoming.size_hint().exact().is_none()) {
+    let endless = !bodiless && incoming.size_hint().exact().is_none();
+    if 1 < lengths || endless {
         parts.headers.remove(CONTENT_LENGTH);
+    }
+    if endless && version == Version::HTTP_10 {
+        // There are no chunks: the connection's end is the body's.
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if bodiless || incoming.size_hint().exact().is_some() {
         // Trailers come behind chunks only.

@@ -141,6 +141,10 @@ impl Call<'_> {
         {
             origins.tell(response.headers_mut(), origin);
         }
+        if self.version == Version::HTTP_10 && response.headers().contains_key(CONNECTION) {
+            // It closes; to an answer of HTTP/1.1 hyper would add that it goes on.
+            *response.version_mut() = Version::HTTP_10;
+        }
         self.record.answered(response.status());
         let (record, busy, flow) = (self.record, self.busy, self.flow);
         let (parts, content) = response.into_parts();

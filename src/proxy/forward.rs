@@ -212,7 +212,7 @@ impl Taken {
             answer::switched(response, call.upgrade.as_ref(), switched)?
         } else {
             let relay = |incoming| Relay::new(incoming, link, place, idle, transfer);
-            answer::relayed(response, call.record.is_head(), relay)?
+            answer::relayed(response, call.record.is_head(), call.version, relay)?
         };
         response.headers_mut().reserve(ADDED_MAX);
         if let Some(via) = via {

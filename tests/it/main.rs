@@ -137,7 +137,7 @@ mod in_flight;
 /// A gateway on port 0, and an upstream that records the bytes it gets.
 mod proxy_support;
 
-/// Bodies of refused requests.
+/// Bodies of refused requests, and of answers to HTTP/1.0.
 mod proxy_framing;
 
 /// Paths, headers, bodies: what the upstream gets and what the client gets back.

@@ -211,5 +211,6 @@ async fn a_websocket_library_on_both_sides() {
     let last = timeout(LONG, socket.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(last, Message::Close(Some(bye)));
     assert!(timeout(LONG, socket.next()).await.unwrap().is_none(), "the connection ends");
+    drop(socket);
     gw.until("turnpike_requests_under_way", 0).await;
 }
