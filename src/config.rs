@@ -116,6 +116,8 @@ pub struct AdminConfig {
 pub struct OpsConfig {
     /// Address to listen on; `None`: the admin listener's only.
     pub listen: Option<SocketAddr>,
+    /// Its certificates; `None` is plain text.
+    pub tls: Option<TlsConfig>,
 }
 
 /// `[store]`

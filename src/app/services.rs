@@ -45,16 +45,15 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
     let (leave, leaving) = watch::channel(false);
     let (admin_running, left) = watch::channel(());
     let admin = crate::admin::router(app.admin).merge(ops.clone());
-    let certificates = app.config.admin.tls.as_ref();
-    let certificates = certificates.map(|tls| Arc::new(Certificates::new(tls)));
     let both = [
-        ("admin", admin, Some(app.listeners.admin), certificates),
-        ("ops", ops, app.listeners.ops, None),
+        ("admin", admin, Some(app.listeners.admin), &app.config.admin.tls),
+        ("ops", ops, app.listeners.ops, &app.config.ops.tls),
     ];
-    for (name, router, listener, certificates) in both {
+    for (name, router, listener, tls) in both {
         if listener.is_none() {
             continue;
         }
+        let certificates = tls.as_ref().map(|tls| Arc::new(Certificates::new(tls)));
         let (leaving, left) = (leaving.clone(), Some(left.clone()));
         server.add_service(HttpService { name, router, listener, certificates, leaving, left });
     }

@@ -25,7 +25,7 @@ pub(super) fn read(table: Table, folder: &Path, faults: &mut Vec<Fault>) -> Opti
     let mut top = Reader::new("", table, faults);
     let proxy = top.section("proxy", |r| proxy(r, folder));
     let admin = top.section("admin", |r| admin(r, folder));
-    let ops = top.section("ops", ops);
+    let ops = top.section("ops", |r| ops(r, folder));
     let store = top.section("store", |r| store::read(r, folder));
     let auth = top.section("auth", auth);
     let policies = top.section("policies", policies);
@@ -118,9 +118,10 @@ fn admin(r: &mut Reader<'_>, folder: &Path) -> Option<AdminConfig> {
     Some(AdminConfig { listen: listen?, secret: Token::new(secret), tls })
 }
 
-fn ops(r: &mut Reader<'_>) -> OpsConfig {
+fn ops(r: &mut Reader<'_>, folder: &Path) -> OpsConfig {
     let listen = r.text("listen").filter(|text| !text.is_empty());
-    OpsConfig { listen: listen.and_then(|text| address(r, "listen", &text)) }
+    let listen = listen.and_then(|text| address(r, "listen", &text));
+    OpsConfig { listen, tls: listeners::tls(r, folder, Offered::One) }
 }
 
 fn auth(r: &mut Reader<'_>) -> AuthConfig {
