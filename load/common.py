@@ -29,6 +29,8 @@ class Servers:
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
+        # Workers of nginx are nobody, and read files in it.
+        os.chmod(self.folder.name, 0o755)
         self.started = []
         return self
 

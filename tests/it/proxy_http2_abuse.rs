@@ -1,5 +1,5 @@
 use crate::http2_client::{Http2, fields, frame, preface};
-use crate::proxy_support::{Gateway, Setup, Upstream, with_target};
+use crate::proxy_support::{Gateway, Reply, Setup, Upstream, with_target};
 use crate::raw_http::{LONG, Wire};
 
 const KEYLESS: &str = "[[apis]]\nid = \"a\"\nlisten_path = \"/\"\nkeyless = true\n";
@@ -318,6 +318,30 @@ async fn floods_of_frames_are_cut_off() {
         let more = (0..1_000_000).map(|_| frame(CONTINUATION, 0, 1, payload));
         assert!(flood("", std::iter::once(open).chain(more), "").await, "continuations");
     }
+}
+
+/// A client that does not care how many streams it may have.
+#[tokio::test]
+async fn streams_beyond_the_bound_are_refused() {
+    let upstream = Upstream::start(|_| Reply::Hang(Vec::new())).await;
+    let toml = format!("[proxy]\nhttp2_streams_max = 2\n{KEYLESS}");
+    let gw = Gateway::start(Setup::new(&with_target(&toml, upstream.addr))).await;
+    let mut wire = Wire::connect(gw.addr).await;
+    let heads = (0..5u32).map(|n| frame(HEADERS, END, 2 * n + 1, &fields(BASE)));
+    wire.send([vec![preface()], heads.collect()].concat().concat()).await;
+    for _ in 0..3 {
+        let reason = loop {
+            match wire.frame().await.expect("the connection goes on") {
+                (RST_STREAM, _, reason) => break reason,
+                (kind, ..) => assert!([4, 8].contains(&kind), "no answer: {kind}"),
+            }
+        };
+        assert_eq!(reason, [0, 0, 0, 7], "REFUSED_STREAM: it may be tried again");
+    }
+    gw.until("turnpike_requests_under_way", 2).await;
+    drop(wire);
+    gw.until("turnpike_requests_under_way", 0).await;
+    assert!(upstream.count() <= 2);
 }
 
 #[tokio::test]

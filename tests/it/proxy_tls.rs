@@ -147,3 +147,28 @@ async fn half_a_handshake_is_cut_off() {
     let ended = tokio::time::timeout(LONG, mute.read(&mut [0; 64])).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
+
+#[tokio::test]
+async fn the_proxy_protocol_comes_before_tls() {
+    let upstream = Upstream::echo().await;
+    let (dir, a) = (tempfile::tempdir().unwrap(), Made::new(&["a.example"]));
+    a.write(dir.path(), "a");
+    let gw = gateway(dir.path(), &["a"], "proxy_protocol_from = [\"127.0.0.1\"]", &upstream).await;
+    let config = std::sync::Arc::new(client(&[&a], &["h2"], false));
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x08\x0a\0\0\x01\0\x01\x01\xbb";
+    for (head, from) in
+        [(&b"PROXY TCP6 2001:db8::7 ::1 1 443\r\n"[..], "2001:db8::7"), (v2, "192.0.2.8")]
+    {
+        let mut stream = TcpStream::connect(gw.addr).await.unwrap();
+        stream.write_all(head).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&config));
+        let stream = connector.connect("a.example".try_into().unwrap(), stream).await.unwrap();
+        let mut http2 = Http2::over(stream).await;
+        assert_eq!(http2.get("https://a.example/").await.status, 200);
+        let seen = upstream.last();
+        assert_eq!(seen.header("x-forwarded-for"), Some(from));
+        assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    }
+    // Inside of TLS it is nothing but bytes that cannot be read.
+    assert!(connect(gw.addr, "a.example", client(&[&a], &["h2"], false)).await.is_err());
+}
