@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The cases of tests/it/http1_cases.toml once more, with h11 (PyPI) on both sides of the gateway: what the
-client gets and what the upstream sees is read by a parser that is neither the gateway's nor the tests'.
+"""The cases of tests/it/http1_cases.toml once more, with h11 (PyPI) on both sides of the gateway, and then
+with h2 (PyPI) behind it: what the client gets and what the upstream sees is read by parsers that are neither
+the gateway's nor the tests'.
 
-    pip install h11; load/conformance.py [path of turnpike]
+    pip install h11 h2; load/conformance.py [path of turnpike]
 """
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -15,6 +15,10 @@ import threading
 import tomllib
 
 import h11
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
 
 import common
 
@@ -70,6 +74,55 @@ class Upstream:
     def taken(self):
         seen, self.seen = self.seen, []
         return seen
+
+    @staticmethod
+    def expected(request):
+        return request
+
+
+class Upstream2(Upstream):
+    """The same over HTTP/2, by prior knowledge."""
+
+    def serve(self, stream):
+        config = h2.config.H2Configuration(client_side=False, header_encoding=None)
+        http = h2.connection.H2Connection(config)
+        http.initiate_connection()
+        requests = {}
+        try:
+            stream.sendall(http.data_to_send())
+            while data := stream.recv(65536):
+                for event in http.receive_data(data):
+                    request = requests.get(getattr(event, "stream_id", None))
+                    if isinstance(event, h2.events.RequestReceived):
+                        requests[event.stream_id] = [event.headers, b"", []]
+                    elif isinstance(event, h2.events.DataReceived):
+                        request[1] += event.data
+                        http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    elif isinstance(event, h2.events.TrailersReceived):
+                        request[2] = event.headers
+                    elif isinstance(event, h2.events.StreamEnded):
+                        self.seen.append(spelled2(*request))
+                        http.send_headers(event.stream_id, [(":status", "200"), ("content-length", "0")], True)
+                stream.sendall(http.data_to_send())
+        except h2.exceptions.ProtocolError as fault:
+            self.faults.append(repr(fault))
+        except OSError:
+            pass
+
+    @staticmethod
+    def expected(request):
+        """What belongs to connections of HTTP/1.1 does not go on; that there is no body needs no word."""
+        gone = ("connection: ", "upgrade: ", "transfer-encoding: ", "content-length: 0")
+        return " | ".join(word for word in request.split(" | ") if not word.startswith(gone))
+
+
+def spelled2(headers, body, trailers):
+    """A request over HTTP/2 as the table has it."""
+    pseudo = {n: v for n, v in headers if n.startswith(b":")}
+    plain = [(b"host", pseudo[b":authority"])] + [h for h in headers if not h[0].startswith(b":")]
+    plain = [h for h in plain if h != (b"content-length", b"0")]
+    request = h11.Request(method=pseudo[b":method"], target=pseudo[b":path"], headers=plain)
+    return spelled(request, body, trailers)
 
 
 def spelled(request, body, trailers):
@@ -158,24 +211,32 @@ def main():
     binary = sys.argv[1] if len(sys.argv) > 1 else common.BINARY
     with open(CASES, "rb") as f:
         table = tomllib.load(f)
-    odd, count, upstream = [], 0, Upstream()
+    odd = check(table, binary, Upstream(), "")
+    print(f"{sum(map(len, table.values()))} cases, {odd} odd; h11 {h11.__version__}")
+    odd2 = check(table, binary, Upstream2(), "http2 = true")
+    print(f"the same with HTTP/2 upstream, {odd2} odd; h2 {h2.__version__}")
+    return 1 if odd or odd2 else 0
+
+
+def check(table, binary, upstream, api):
+    """How many cases are not as they should be."""
+    odd = []
     with common.Servers() as servers:
-        usual = gateway(servers, upstream, binary, "usual", "", "")
-        hasty = gateway(servers, upstream, binary, "hasty", HASTY, "idle_timeout_ms = 500")
+        usual = gateway(servers, upstream, binary, "usual", "", api)
+        hasty = gateway(servers, upstream, binary, "hasty", HASTY, f"{api}\nidle_timeout_ms = 500")
         for group, rows in table.items():
             for name, send, outcome, *saw in rows:
                 *statuses, end = outcome.split()
                 port = hasty if group == "slow" else usual
                 fault = speak(port, repeated(send), [int(s) for s in statuses], end)
-                expect = saw + ["GET /probe"] * (end == "keeps")
+                expect = [upstream.expected(s) for s in saw] + ["GET /probe"] * (end == "keeps")
                 seen = upstream.taken()
-                count += 1
                 if fault or seen != expect:
                     odd.append(f"{group}: {name}: {fault or 'as it should be'}; saw {seen}")
     odd += [f"the upstream could not read: {fault}" for fault in upstream.faults]
-    print("\n".join(odd) if odd else "", end="\n" if odd else "")
-    print(f"{count} cases, {len(odd)} odd; h11 {h11.__version__}, {os.path.basename(binary)}")
-    return 1 if odd else 0
+    for line in odd:
+        print(line)
+    return len(odd)
 
 
 if __name__ == "__main__":
