@@ -12,6 +12,7 @@ mod job;
 mod operations;
 mod place;
 mod reader;
+mod replace;
 
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};

@@ -35,6 +35,9 @@ pub struct Arguments {
     /// Refuse tokens that are there with other contents, instead of changing them.
     #[arg(long)]
     create: bool,
+    /// The file is the whole list of the app: delete its tokens that no line names.
+    #[arg(long, requires = "app", conflicts_with = "create")]
+    replace: bool,
     /// The app of lines that name none.
     #[arg(long)]
     app: Option<String>,
@@ -121,6 +124,7 @@ fn query(arguments: &Arguments) -> Result<String, ClientError> {
         (arguments.dry_run, "dry_run", "true"),
         (arguments.abort, "on_error", "abort"),
         (arguments.create, "mode", "create"),
+        (arguments.replace, "mode", "replace_app"),
     ] {
         if flag {
             add(name, value);
@@ -193,7 +197,7 @@ fn summary(report: &Value, errors: Option<&Path>) {
     let dry = report.get("DryRun") == Some(&Value::Bool(true));
     row("import", format!("{}{}", number(report, "ID"), if dry { " (dry run)" } else { "" }));
     row("status", text(report, "Status").to_owned());
-    for name in ["Total", "Created", "Updated", "Unchanged", "Failed", "Warnings"] {
+    for name in ["Total", "Created", "Updated", "Unchanged", "Deleted", "Failed", "Warnings"] {
         row(&name.to_lowercase(), number(report, name).to_string());
     }
     row("lines/s", number(report, "LinesPerSecond").to_string());

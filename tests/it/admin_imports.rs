@@ -278,6 +278,50 @@ async fn a_line_changes_what_it_names_and_leaves_the_rest() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_the_whole_list_of_an_app_deletes_what_it_does_not_name() {
+    let admin = Admin::start().await;
+    let (plan, product, app) = admin.furnish().await;
+    let other = json!({ "Name": "other", "UserID": 1 });
+    let other = id(&admin.expect(200, "POST", "/apps", other).await);
+    let pair = json!({ "Alias": "pair", "Type": "CREDENTIAL_TYPE_CUSTOM", "CredentialKey": "k" });
+    let path = format!("/apps/{app}/custom_credentials");
+    admin.expect(201, "POST", &path, pair).await;
+    let tokens = ["LEG-token-1-of-the-app", "LEG-token-2-of-the-app", "LEG-token-3-of-the-app"];
+    let text = |wanted: &[usize], of: u64| -> String {
+        let line = |n: &usize| line(of, plan, product, &format!("k{n}"), tokens[*n]).to_string();
+        wanted.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(counts(&import(&admin, "", text(&[0, 1], app)).await.json)[1], 2);
+    let theirs = line(other, plan, product, "theirs", "LEG-token-of-another-app").to_string();
+    assert_eq!(counts(&import(&admin, "", theirs).await.json)[1], 1);
+    let query = format!("mode=replace_app&app={app}");
+    // Nothing is deleted while a line has a fault, or names another app.
+    let faulty = text(&[2], app) + "\n" + &text(&[0], other);
+    let reply = import(&admin, &query, faulty).await.json;
+    assert_eq!((counts(&reply), &reply["Deleted"]), ([2, 1, 0, 0, 1], &json!(0)), "{reply}");
+    assert_eq!(reply["Notes"], json!(["no credential was deleted, since lines have faults"]));
+    for (dry, there) in [("&dry_run=true", true), ("&on_error=abort", false), ("", false)] {
+        let reply = import(&admin, &format!("{query}{dry}"), text(&[1, 2], app)).await.json;
+        let deleted = u64::from(there || dry == "&on_error=abort");
+        assert_eq!(
+            (counts(&reply), &reply["Deleted"]),
+            ([2, 0, 0, 2, 0], &json!(deleted)),
+            "{dry}"
+        );
+        assert_eq!(admin.token(tokens[0]).await.is_some(), there, "{dry}");
+    }
+    for token in [tokens[1], tokens[2], "LEG-token-of-another-app"] {
+        assert!(admin.token(token).await.is_some(), "{token}");
+    }
+    let left = admin.expect(200, "GET", &path, Value::Null).await;
+    assert_eq!(left.as_array().unwrap().len(), 3, "the pair is no token: {left}");
+    let reply = import(&admin, "mode=replace_app", text(&[1], app)).await;
+    assert_eq!((reply.status.as_u16(), faults(&reply.json).len()), (422, 1));
+    let reply = import(&admin, "mode=replace_app&app=99", text(&[1], app)).await;
+    assert_eq!((reply.status.as_u16(), &reply.json["Reason"]), (422, &json!("app names no app")));
+}
+
+#[tokio::test]
 async fn used_units_go_on_counting_in_the_period_that_runs() {
     let admin = Admin::start().await;
     let (plan, product, app) = admin.furnish().await;

@@ -18,6 +18,8 @@ use crate::wire::imports::{Code, Fault};
 pub(super) struct Lesson {
     pub(super) apps: Learnt,
     pub(super) planned: Vec<u64>,
+    /// Credentials of the app that is replaced.
+    pub(super) kept: Vec<u64>,
 }
 
 /// Lines on their way into one commit.
@@ -93,6 +95,10 @@ impl<'j> Batch<'j> {
     ) -> Result<Result<Placed, Vec<Fault>>, StoreError> {
         let found = find::resolve(txn, &mut self.job.apps, &self.lesson.apps, row).await?;
         match found {
+            Ok(found) if self.job.replaced.is_some_and(|app| !found.app.is(app)) => {
+                let text = "must be the app that the file is the whole list of";
+                Ok(Err(vec![Fault::new(Code::UnknownApp, "AppID", text)]))
+            }
             Ok(found) => self.put(txn, row, found).await,
             Err(faults) => Ok(Err(faults)),
         }
@@ -131,14 +137,16 @@ impl<'j> Batch<'j> {
                 self.part.entries.push(entry(warning(*code), true));
             }
         }
+        let (Placed::Created(id) | Placed::Updated(id) | Placed::Unchanged(id)) = placed;
+        self.lesson.kept.extend(self.job.replaced.is_some().then_some(id));
         // Of lines that are staged it is told when they are applied.
         if self.pass == Pass::Stage {
             return;
         }
-        let (count, id) = match placed {
-            Placed::Created(id) => (&mut self.counts.created, id),
-            Placed::Updated(id) => (&mut self.counts.updated, id),
-            Placed::Unchanged(id) => (&mut self.counts.unchanged, id),
+        let count = match placed {
+            Placed::Created(_) => &mut self.counts.created,
+            Placed::Updated(_) => &mut self.counts.updated,
+            Placed::Unchanged(_) => &mut self.counts.unchanged,
         };
         *count += 1;
         if applies(self.pass) {

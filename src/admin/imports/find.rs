@@ -33,6 +33,13 @@ pub(super) enum AppFound {
     },
 }
 
+impl AppFound {
+    /// Whether it is this app.
+    pub(super) fn is(&self, app: u64) -> bool {
+        matches!(self, Self::Known(id) if *id == app)
+    }
+}
+
 /// The owner of an app to be made.
 #[derive(Clone, Debug)]
 pub(super) enum UserFound {

@@ -46,6 +46,9 @@ pub(super) struct Job {
     pub(super) numbers: Numbers,
     /// Aliases that lines checked so far will take.
     pub(super) planned: HashSet<u64>,
+    /// The app that the file is the whole list of, and its credentials that lines have named.
+    pub(super) replaced: Option<u64>,
+    pub(super) kept: HashSet<u64>,
     entries: usize,
 }
 
@@ -102,6 +105,8 @@ impl Job {
             apps: Apps::default(),
             numbers: Numbers::default(),
             planned: HashSet::new(),
+            replaced: None,
+            kept: HashSet::new(),
             entries: 0,
         };
         let thread = std::thread::Builder::new().name("import".to_owned());
@@ -117,10 +122,7 @@ impl Job {
     async fn run(mut self, mut read: mpsc::Receiver<Read>) -> Import {
         let id = self.import.id;
         tracing::info!(import = id, by = self.import.by, "import started");
-        let whole = match self.read(&mut read).await {
-            Ok(()) => self.apply_drafts().await,
-            Err(stop) => Err(stop),
-        };
+        let whole = self.whole(&mut read).await;
         // From here on the client's bytes are not wanted.
         drop(read);
         if let Err(error) = delete_parts(&self.state, &part_prefix(id, PartKind::Draft)).await {
@@ -155,11 +157,19 @@ impl Job {
         self.import
     }
 
+    async fn whole(&mut self, read: &mut mpsc::Receiver<Read>) -> Result<(), Stop> {
+        self.admits = super::place::admits(&self.state).await?;
+        self.find_replaced().await?;
+        self.read(read).await?;
+        self.apply_drafts().await?;
+        self.delete_rest().await
+    }
+
     fn aborts(&self) -> bool {
         self.options.on_error == OnError::Abort && !self.options.dry_run
     }
 
-    fn pass(&self) -> Pass {
+    pub(super) fn pass(&self) -> Pass {
         match (self.options.dry_run, self.options.on_error) {
             (true, _) => Pass::Check,
             (false, OnError::Abort) => Pass::Stage,
@@ -169,7 +179,6 @@ impl Job {
 
     /// Does with the file what is to be done as it is read.
     async fn read(&mut self, read: &mut mpsc::Receiver<Read>) -> Result<(), Stop> {
-        self.admits = super::place::admits(&self.state).await?;
         loop {
             match tokio::time::timeout(HEARTBEAT, read.recv()).await {
                 Err(_) => self.note().await?,
@@ -271,6 +280,7 @@ impl Job {
         self.import = next;
         self.entries = self.entries.saturating_add(kept);
         self.planned.extend(learnt.planned);
+        self.kept.extend(learnt.kept);
         self.apps.learn(learnt.apps);
         Ok(true)
     }

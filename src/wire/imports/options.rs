@@ -27,6 +27,9 @@ pub enum Mode {
     Upsert,
     /// It is a fault, unless the credential is what the line says.
     Create,
+    /// As upsert; and the file is the whole list of one app: its other tokens are deleted.
+    #[serde(rename = "replace_app")]
+    ReplaceApp,
 }
 
 /// What becomes of the other lines when one has a fault.
@@ -110,7 +113,8 @@ impl Options {
                 ("format", _) => Some("ndjson or csv"),
                 ("mode", "upsert") => set(&mut options.mode, Mode::Upsert),
                 ("mode", "create") => set(&mut options.mode, Mode::Create),
-                ("mode", _) => Some("upsert or create"),
+                ("mode", "replace_app") => set(&mut options.mode, Mode::ReplaceApp),
+                ("mode", _) => Some("upsert, create or replace_app"),
                 ("on_error", "continue") => set(&mut options.on_error, OnError::Continue),
                 ("on_error", "abort") => set(&mut options.on_error, OnError::Abort),
                 ("on_error", _) => Some("continue or abort"),
@@ -129,6 +133,9 @@ impl Options {
             if let Some(choices) = choices {
                 faults.push(format!("{name} must be {choices}"));
             }
+        }
+        if options.mode == Mode::ReplaceApp && options.app.is_none() {
+            faults.push("app is required where mode is replace_app".to_owned());
         }
         if !faults.is_empty() {
             return Err(OptionsFault::Faults(faults));

@@ -43,6 +43,9 @@ pub struct Counts {
     pub updated: u64,
     /// Credentials that were as their line says.
     pub unchanged: u64,
+    /// Credentials deleted, because no line named them.
+    #[serde(default)]
+    pub deleted: u64,
     /// Lines with faults.
     pub failed: u64,
     /// Lines with warnings.
@@ -160,7 +163,8 @@ impl Import {
         let at = |ms| moment::exact(UnixMs(ms));
         let ended = self.finished_ms.unwrap_or(self.updated_ms);
         let took_ms = ended.saturating_sub(self.started_ms).max(1);
-        let Counts { total, created, updated, unchanged, failed, warnings, .. } = self.counts;
+        let Counts { total, created, updated, unchanged, deleted, failed, warnings, .. } =
+            self.counts;
         let mut shown = json!({
             "ID": self.id,
             "Status": status,
@@ -169,6 +173,7 @@ impl Import {
             "Created": created,
             "Updated": updated,
             "Unchanged": unchanged,
+            "Deleted": deleted,
             "Failed": failed,
             "Warnings": warnings,
             "LinesPerSecond": total.saturating_mul(1_000) / took_ms,
