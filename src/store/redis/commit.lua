@@ -14,13 +14,44 @@
 --
 -- Answers {echo, 0, generation}, or {echo, 1, n}: the condition of write n (from 0) did not hold.
 local writes = (#ARGV - 3) / 4
-for n = 0, writes - 1 do
-  local expect = ARGV[4 + 4 * n]
-  if expect ~= '' then
-    local found = redis.call('GETRANGE', KEYS[3 + 2 * n], 0, 7)
-    if expect == '-' and found ~= '' or expect ~= '-' and found ~= expect then
-      return {ARGV[1], 1, n}
+-- Arguments of one command: unpacking has a limit of some 8,000.
+local STEP = 2000
+
+-- Calls a command with a list of arguments, as often as it takes; the sum of what it answers.
+local function all(command, first, list)
+  local sum = 0
+  for from = 1, #list, STEP do
+    local till = math.min(from + STEP - 1, #list)
+    local answer
+    if first then
+      answer = redis.call(command, first, unpack(list, from, till))
+    else
+      answer = redis.call(command, unpack(list, from, till))
     end
+    sum = sum + (tonumber(answer) or 0)
+  end
+  return sum
+end
+
+local function holds(n)
+  local expect = ARGV[4 + 4 * n]
+  if expect == '' then return true end
+  local found = redis.call('GETRANGE', KEYS[3 + 2 * n], 0, 7)
+  return found == (expect == '-' and '' or expect)
+end
+
+-- Most records of a large commit are new: they are looked for at once.
+local new, wrong = {}, false
+for n = 0, writes - 1 do
+  if ARGV[4 + 4 * n] == '-' then
+    new[#new + 1] = KEYS[3 + 2 * n]
+  elseif not holds(n) then
+    wrong = true
+  end
+end
+if wrong or all('EXISTS', nil, new) ~= 0 then
+  for n = 0, writes - 1 do
+    if not holds(n) then return {ARGV[1], 1, n} end
   end
 end
 
@@ -40,14 +71,39 @@ if added.err then
   redis.call('XADD', KEYS[2], text .. '-0', unpack(entry))
 end
 local head = struct.pack('>I8', generation)
+
+-- Records that follow one another in a commit and are all written, or all deleted, go together.
+local records, ids, kinds = {}, {}, {}
+local function put(kind, ...)
+  local list = ids[kind]
+  if not list then
+    list = {}
+    ids[kind], kinds[#kinds + 1] = list, kind
+  end
+  for _, value in ipairs({...}) do list[#list + 1] = value end
+end
+local function flush(writing)
+  all(writing and 'MSET' or 'DEL', nil, records)
+  for _, kind in ipairs(kinds) do
+    all(writing and 'ZADD' or 'ZREM', kind, ids[kind])
+  end
+  records, ids, kinds = {}, {}, {}
+end
+local writing = true
 for n = 0, writes - 1 do
-  local record, ids, id = KEYS[3 + 2 * n], KEYS[4 + 2 * n], ARGV[7 + 4 * n]
-  if ARGV[5 + 4 * n] == '1' then
-    redis.call('SET', record, head .. ARGV[6 + 4 * n])
-    redis.call('ZADD', ids, 0, id)
+  local record, kind, id = KEYS[3 + 2 * n], KEYS[4 + 2 * n], ARGV[7 + 4 * n]
+  local writes_this = ARGV[5 + 4 * n] == '1'
+  if writes_this ~= writing then
+    flush(writing)
+    writing = writes_this
+  end
+  records[#records + 1] = record
+  if writing then
+    records[#records + 1] = head .. ARGV[6 + 4 * n]
+    put(kind, 0, id)
   else
-    redis.call('DEL', record)
-    redis.call('ZREM', ids, id)
+    put(kind, id)
   end
 end
+flush(writing)
 return {ARGV[1], 0, generation}
