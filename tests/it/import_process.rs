@@ -61,6 +61,11 @@ fn killed_and_done_again(stores: [&str; 2]) {
     });
     drop(other);
     let other = Gateway::start_with(folders[1].path(), &upstream, stores[1]);
+    // It may have come up with its copy, and reach its store a moment later.
+    until("its store is there", || {
+        let status = other.admin("GET", "/v1/state/status", &Value::Null).json();
+        status["store"]["state"] == "up"
+    });
     let done = import(other.admin, &file).unwrap();
     let [total, created, unchanged, failed] =
         ["Total", "Created", "Unchanged", "Failed"].map(|name| done[name].as_u64().unwrap());
