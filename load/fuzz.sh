@@ -15,7 +15,7 @@ case "${1:-run}" in
 run) engine="-max_total_time=${FUZZ_S:-1800} -dict=load/fuzz.dict -max_len=12000 -timeout=30 -print_final_stats=1
     -artifact_prefix=$folder/crashes/ $corpus $folder/crashes" ;;
 reduce) rm -rf "$folder/all" && mv "$corpus" "$folder/all" && mkdir "$corpus"
-    engine="-merge=1 -max_len=12000 $corpus $folder/all" ;;
+    engine="-set_cover_merge=1 -use_counters=0 -max_len=12000 $corpus $folder/all" ;;
 *) echo "usage: $0 [run|reduce]" >&2; exit 2 ;;
 esac
 
