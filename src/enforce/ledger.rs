@@ -131,11 +131,12 @@ impl Ledger {
                 Step::Done(charged) => return charged,
                 Step::Ask(which) => {
                     for (charge, _) in charges.iter().zip(which).filter(|(_, ask)| *ask) {
-                        if let Err(error) = self.ask(charge, cost).await {
+                        // Apart: it is large, and rare.
+                        if let Err(error) = Box::pin(self.ask(charge, cost)).await {
                             // A store that is learning what it lost is there: soon it answers.
                             let locally = away == FailureMode::Local && error.is_away();
                             let charged = match locally {
-                                true => self.charge_locally(charges, cost).await,
+                                true => Box::pin(self.charge_locally(charges, cost)).await,
                                 false => None,
                             };
                             return charged.unwrap_or(Charged::Unknown(error));

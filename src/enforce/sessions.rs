@@ -86,7 +86,8 @@ impl Sessions {
             of.metrics.cache(CacheUse::UnknownHit);
             return Ok(Found::Unknown);
         }
-        self.load(token, of).await
+        // Apart, as all that is rare: what a request's future could become is copied with it.
+        Box::pin(self.load(token, of)).await
     }
 
     async fn load(&self, token: &TokenHash, of: &Enforcer) -> Result<Found, StoreError> {

@@ -130,7 +130,7 @@ impl Call<'_> {
     async fn run(mut self, parts: Parts) -> Response<AnswerBody> {
         let mut response = match self.answer(parts).await {
             Ok(response) => response,
-            Err(refusal) => self.refuse(&refusal).await,
+            Err(refusal) => Box::pin(self.refuse(&refusal)).await,
         };
         response.headers_mut().insert(X_REQUEST_ID, self.record.id.clone());
         if self.engine.is_leaving() {
@@ -187,7 +187,7 @@ impl Call<'_> {
         let uri = parts.uri.clone();
         let normal = normalise(uri.path(), EncodedSlash::Keep).map_err(ambiguous)?;
         if normal.as_str() == QUOTA_PATH {
-            return self.tell_holder(&parts).await;
+            return Box::pin(self.tell_holder(&parts)).await;
         }
         let (published, rest) = self.route(&host, normal.as_str()).map_err(refusal)?;
         let api = &published.api;
@@ -234,7 +234,7 @@ impl Call<'_> {
         let query = query.as_deref().filter(|query| !query.is_empty());
         let (published, host, normal) = (&published, &host, normal.as_str());
         let outgoing = Outgoing { published, host, raw, path, normal, rest, query };
-        self.forward(outgoing, parts, permit).await
+        self.forward(outgoing, parts, permit.as_ref()).await
     }
 
     /// Looks at where a request comes from: an address that may not call is refused, a page is
@@ -281,18 +281,18 @@ impl Call<'_> {
         &mut self,
         outgoing: Outgoing<'_>,
         mut parts: Parts,
-        permit: Option<Permit>,
+        permit: Option<&Permit>,
     ) -> Result<Response<Content>, Box<Refusal>> {
         head::remove_spoofable(&mut parts.headers);
         forward::introduce(&mut parts.headers, self, outgoing.host);
-        if let Some(permit) = permit.as_ref().filter(|_| outgoing.published.api.identity_headers) {
+        if let Some(permit) = permit.filter(|_| outgoing.published.api.identity_headers) {
             forward::identify(&mut parts.headers, permit);
         }
         let rules = &outgoing.published.rules;
-        rules.introduce(&mut parts.headers, permit.as_ref().and_then(Permit::metadata));
+        rules.introduce(&mut parts.headers, permit.and_then(Permit::metadata));
         rules.request.apply(&mut parts.headers);
-        let sent = forward::send(self, &outgoing, parts, permit.as_ref()).await;
-        let readings = permit.as_ref().map(Permit::readings).filter(|_| self.limit_headers);
+        let sent = forward::send(self, &outgoing, parts, permit).await;
+        let readings = permit.map(Permit::readings).filter(|_| self.limit_headers);
         let mut answered = match sent {
             Ok(answered) => answered,
             Err(denial) => {

@@ -163,7 +163,7 @@ pub(super) async fn send(
             // What it was charged may count no more when it arrives: it is charged anew, once.
             write_by = None;
             request = *failed.unsent.ok_or(Denial::Internal)?;
-            charge_anew(call, outgoing, permit, &request).await?;
+            Box::pin(charge_anew(call, outgoing, permit, &request)).await?;
             route.count = route.count.saturating_sub(1);
             continue;
         }
@@ -180,7 +180,7 @@ pub(super) async fn send(
         // itself is as good as it was.
         route.again = Some(at).filter(|_| failed.reused);
         let Some(spare) = spare.as_ref().filter(|_| failed.error.is_cut()) else { break };
-        repeating = repeat(call, outgoing, permit, spare).await;
+        repeating = Box::pin(repeat(call, outgoing, permit, spare)).await;
         if repeating.is_none() {
             break;
         }
@@ -304,7 +304,7 @@ async fn exchange(
         let reused = pooled.is_some();
         let link = match pooled {
             Some(link) => link,
-            None => match pool.connect(connect).await {
+            None => match Box::pin(pool.connect(connect)).await {
                 Ok(link) => link,
                 Err(error) => {
                     let unsent = Some(Box::new(request));

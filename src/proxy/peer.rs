@@ -80,6 +80,10 @@ impl Peer {
         if self.try_enter() {
             return Some(Place(Arc::clone(self)));
         }
+        Box::pin(self.wait_for_place(wait)).await
+    }
+
+    async fn wait_for_place(self: &Arc<Self>, wait: Duration) -> Option<Place> {
         let _in_line = InLine::take(&self.standing, self.waiting_max)?;
         let served = async {
             loop {
