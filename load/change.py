@@ -130,7 +130,7 @@ class Changing(Gateway):
         self.write(0)
         process = self.spawn()
         bound = json.loads(process.stdout.readline())
-        super().__init__(process, bound["proxy"][0], bound["admin"])
+        super().__init__(process, self.path, bound["proxy"][0], bound["admin"])
 
     def write(self, version):
         urls = ", ".join(f'"http://127.0.0.1:{target.port}"' for target in self.targets)
