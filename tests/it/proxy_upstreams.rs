@@ -112,7 +112,7 @@ async fn a_repeat_that_would_exceed_a_limit_is_not_made() {
 async fn no_more_than_a_share_of_the_requests_is_repeated_at_once() {
     let a = fickle().await;
     let b = Upstream::start(|_| Reply::Hang(Vec::new())).await;
-    let keys = format!("ejection = {{ failures = 0 }}\n{NO_CHECKS}");
+    let keys = format!("ejection = {{ failures = 0 }}\nretry = {{ percent = 20 }}\n{NO_CHECKS}");
     let gw = over(&[a.addr, b.addr], &keys).await;
     // In turn: four of them go to `a` first, and then have to go to `b` for ever.
     let mut wires = Vec::new();

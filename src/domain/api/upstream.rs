@@ -137,7 +137,8 @@ impl Default for Ejection {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { max: 2, percent: 20 }
+        // The half: what one of two targets had in flight when it died.
+        Self { max: 2, percent: 50 }
     }
 }
 
