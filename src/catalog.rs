@@ -42,7 +42,7 @@ pub struct Catalog {
     pepper: Pepper,
     live: Arc<Live>,
     standing: Standing,
-    kept: Kept,
+    kept: Arc<Kept>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -96,7 +96,7 @@ impl Catalog {
         let mut snapshot = Snapshot::new(apis, generation);
         snapshot.put_all(&policies);
         let live = Arc::new(Live::new(snapshot));
-        Ok(Self { store, pepper, live, standing: Standing::default(), kept: Kept::default() })
+        Ok(Self { store, pepper, live, standing: Standing::default(), kept: Arc::default() })
     }
 
     /// The store behind it.
@@ -225,20 +225,24 @@ impl Catalog {
             ours.into_iter().map(|(key, value)| Noted { key, value, at }).collect()
         };
         let (store, live) = (Arc::clone(&self.store), Arc::clone(&self.live));
-        let copy = self.kept.copy().cloned();
+        let kept = Arc::clone(&self.kept);
         let whole = tokio::spawn(async move {
             let committed = store.commit(writes).await;
             match &committed {
                 Ok(Committed::At(at)) => {
                     let noted = noted(*at);
+                    let taking = kept.taking(*at);
                     live.committed(&noted, *at);
                     let changed = noted.into_iter().map(|Noted { key, at, .. }| (key, at));
                     let taken = Taken { changed: changed.collect(), ..Taken::default() };
-                    if let Some(copy) = copy
-                        && let Err(error) = copy.take(taken).await
-                    {
+                    let kept = match kept.copy() {
+                        Some(copy) => copy.take(taken).await,
+                        None => Ok(()),
+                    };
+                    match kept {
+                        Ok(()) => taking.done(),
                         // The feed brings it once more, and does not go on before it is written.
-                        tracing::error!(%error, "a commit is not in the copy yet");
+                        Err(error) => tracing::error!(%error, "a commit is not in the copy yet"),
                     }
                     if live.is_followed() {
                         // Should it take longer, the feed is broken, and said so.

@@ -63,6 +63,7 @@ impl Catalog {
         let changed = changed(changes);
         let (tokens, policies): (Vec<_>, Vec<_>) =
             changed.iter().cloned().partition(|(key, _)| key.kind == Kind::Token);
+        let taking = self.kept.taking(last);
         // First, because they need no answer of the store: a revoked token is refused from here on.
         let noted = |(key, at)| Noted { key, value: None, at };
         self.live.forget(&tokens.into_iter().map(noted).collect::<Vec<_>>());
@@ -72,6 +73,7 @@ impl Catalog {
         }
         self.live.take_policies(&noted, Some(last));
         self.kept.take(changed, noted, last).await?;
+        taking.done();
         self.live.advance(last);
         Ok(())
     }
@@ -94,8 +96,10 @@ impl Catalog {
         let mut next = Snapshot::clone(&self.live.snapshot.load()).without_policies();
         next.generation = generation;
         next.put_all(&policies);
+        let taking = self.kept.taking(generation);
         self.live.start_anew(next);
         self.kept.begin(generation, policies).await?;
+        taking.done();
         self.live.advance(generation);
         self.standing.note_resync();
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,6 +45,37 @@ impl Place {
 pub(super) struct Kept {
     place: OnceLock<Place>,
     copy: OnceLock<Arc<Fallback>>,
+    behind: Arc<Behind>,
+}
+
+/// Whether the copy may have what a commit has changed that is enforced here already.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Commits that are being taken in.
+    under_way: AtomicUsize,
+    /// The last commit that could not be taken in, and the last one with all before it that was.
+    missed: AtomicU64,
+    taken: AtomicU64,
+}
+
+/// A commit that is being taken in. Dropped without [`Self::done`] the copy stays out of use until
+/// the feed has brought that commit.
+#[derive(Debug)]
+pub(super) struct Taking(Arc<Behind>, Option<Generation>);
+
+impl Taking {
+    pub(super) fn done(mut self) {
+        self.1 = None;
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        if let Some(missed) = self.1 {
+            self.0.missed.fetch_max(missed.0, Ordering::SeqCst);
+        }
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Kept {
@@ -54,6 +86,24 @@ impl Kept {
     fn set(&self, place: Place, copy: Option<Arc<Fallback>>) {
         let _first = self.place.set(place);
         let _first = copy.map(|copy| self.copy.set(copy));
+    }
+
+    /// From here on the copy is not used, until a commit was taken in. Call it before anything of
+    /// that commit is enforced.
+    pub(super) fn taking(&self, at: Generation) -> Taking {
+        self.behind.under_way.fetch_add(1, Ordering::SeqCst);
+        Taking(Arc::clone(&self.behind), Some(at))
+    }
+
+    /// Everything up to a commit was taken in.
+    fn taken(&self, stands: Generation) {
+        self.behind.taken.fetch_max(stands.0, Ordering::SeqCst);
+    }
+
+    fn is_current(&self) -> bool {
+        let Behind { under_way, missed, taken } = &*self.behind;
+        under_way.load(Ordering::SeqCst) == 0
+            && missed.load(Ordering::SeqCst) <= taken.load(Ordering::SeqCst)
     }
 
     /// Takes in what commits changed, before that is said to be applied.
@@ -67,7 +117,9 @@ impl Kept {
         let record =
             |Noted { key, value, at }| Some((key, Record { generation: at, value: value? }));
         let records = noted.into_iter().filter_map(record).collect();
-        copy.take(Taken { changed, records, stands: Some(stands) }).await
+        copy.take(Taken { changed, records, stands: Some(stands) }).await?;
+        self.taken(stands);
+        Ok(())
     }
 
     /// Begins the copy anew.
@@ -77,7 +129,11 @@ impl Kept {
         policies: Vec<(RecordKey, Record)>,
     ) -> Result<(), StoreError> {
         match (self.copy(), self.place.get()) {
-            (Some(copy), Some(place)) => copy.begin(&place.origin, at, policies).await,
+            (Some(copy), Some(place)) => {
+                copy.begin(&place.origin, at, policies).await?;
+                self.taken(at);
+                Ok(())
+            }
             (None, _) | (_, None) => Ok(()),
         }
     }
@@ -104,7 +160,7 @@ impl Catalog {
         let kept = Kept::default();
         kept.set(place, Some(copy));
         let live = Arc::new(Live::new(snapshot));
-        Ok(Self { store, pepper, live, standing: Standing::default(), kept })
+        Ok(Self { store, pepper, live, standing: Standing::default(), kept: Arc::new(kept) })
     }
 
     /// Keeps a copy from here on. One that is there is brought up to date first; if it is not given,
@@ -194,7 +250,8 @@ impl Catalog {
                 }
                 Ok(Looked::of(found))
             }
-            Err(error) if error.is_away() => match copy.token(hash)? {
+            // Looked at after `before`: what is taken in from here on makes the caller look again.
+            Err(error) if error.is_away() && self.kept.is_current() => match copy.token(hash)? {
                 Some(record) => Ok(Looked::of(Some(record))),
                 None => Err(error),
             },

@@ -27,6 +27,8 @@ pub const RATE_SINGLE_MAX: u64 = 64;
 /// A unit's leaving time is rounded up to this fraction of the window where the rate is above
 /// [`RATE_SINGLE_MAX`], so that a log has at most some 130 entries.
 const LOG_STEPS: u64 = 128;
+/// What a lease of a very short window may be valid for all the same, in milliseconds.
+const VALIDITY_MS_FLOOR: u64 = 20;
 /// The longest validity of a lease at a rate of at most [`RATE_SINGLE_MAX`], in milliseconds.
 const VALIDITY_SINGLE_MS_MAX: u64 = 100;
 /// Leases one process may have open at once; more means it does not close them.
@@ -45,7 +47,9 @@ pub fn validity_ms(rate: Rate, used: u64, round_trip_ms: u64) -> u64 {
     let per = rate.per_ms.get();
     let busy = rate.requests.get() <= used.saturating_mul(2);
     let share = if busy { per / 50 } else { per / 4 };
-    let floor = round_trip_ms.saturating_mul(2).max(1);
+    // Not longer: that is what is waited for after a loss, beyond the window.
+    let longest = (per / 4).max(VALIDITY_MS_FLOOR);
+    let floor = round_trip_ms.saturating_mul(2).max(1).min(longest);
     if rate.requests.get() <= RATE_SINGLE_MAX {
         share.max(floor).min(VALIDITY_SINGLE_MS_MAX.max(floor))
     } else {

@@ -143,6 +143,13 @@ impl Shard {
                 learning: Some(Learning::begun(at.now_ms)),
             };
         }
+        if let Some(learning) = &mut self.learning
+            && at.now_ms < learning.began_ms
+        {
+            // The clock was set back: what would end far in the future begins again.
+            learning.began_ms = at.now_ms;
+            learning.until_ms = at.now_ms.saturating_add(LEARN_MS_MAX);
+        }
         // Once over, it stays over: grants may have followed.
         if self.learning.as_ref().is_some_and(|learning| learning.is_over(at.now_ms)) {
             self.learning = None;

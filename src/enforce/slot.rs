@@ -14,7 +14,7 @@ use crate::enforce::sync::{Mutex, MutexGuard};
 
 mod turn;
 
-pub(super) use turn::{Asking, Turn};
+pub(super) use turn::{Asking, Failure, Turn};
 
 /// The shortest and longest pause before a used-up quota is asked about again, in milliseconds,
 /// while other gateways hold units of it.
@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) asking: bool,
     /// Calls that got no answer: who waited for one is told by it.
     pub(super) failures: u64,
+    /// Why the last of them got none.
+    pub(super) failure: Failure,
     /// Units that requests are waiting for.
     pub(super) waiting: u64,
     /// When the last answer came in.
@@ -86,6 +88,8 @@ pub(super) struct QuotaInHand {
     /// Not to be asked again before this, after an answer with nothing in it.
     pub(super) ask_again: BootNs,
     pub(super) ask_again_ms: u64,
+    /// When others were last asked to give units back.
+    pub(super) recalled: Option<BootNs>,
     /// Units of this gateway's share that are written down and not used yet.
     pub(super) block: u64,
     /// So many units more were not to be had of the share.
@@ -125,8 +129,15 @@ impl Slot {
             LimitKind::Rate => InHand::Rate(RateInHand::default()),
         };
         let zero = BootNs::default();
-        let state =
-            State { hand, asking: false, failures: 0, waiting: 0, answered: zero, used: zero };
+        let state = State {
+            hand,
+            asking: false,
+            failures: 0,
+            failure: Failure::Away,
+            waiting: 0,
+            answered: zero,
+            used: zero,
+        };
         Self { number, key, state: Mutex::new(state), changed: Notify::new() }
     }
 }
@@ -270,7 +281,13 @@ impl QuotaInHand {
             let doubled = self.ask_again_ms.saturating_mul(2);
             self.ask_again_ms = doubled.clamp(ASK_AGAIN_MS_MIN, ASK_AGAIN_MS_MAX);
             self.ask_again = now.plus_ms(self.ask_again_ms);
-            true
+            // Whoever is refused can ask as often as he likes.
+            let again = |recalled: BootNs| recalled.plus_ms(ASK_AGAIN_MS_MIN) <= now;
+            let recalls = self.recalled.is_none_or(again);
+            if recalls {
+                self.recalled = Some(now);
+            }
+            recalls
         }
     }
 

@@ -157,14 +157,21 @@ impl Shares {
         Ok(units)
     }
 
-    /// Notes that this process has admitted so many units in a window and will admit no more
-    /// without another block. It is not synced: what was noted before is more, and so safe.
+    /// Notes that so many units of the blocks of a window were not admitted, and will not be without
+    /// another block. It is not synced: what was noted before is more, and so safe.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn correct(&self, key: &CounterKey, window: &Window, units: u64) -> Result<(), StoreError> {
+    pub fn correct(
+        &self,
+        key: &CounterKey,
+        window: &Window,
+        unused: u64,
+    ) -> Result<(), StoreError> {
         let name = (key.clone(), *window);
-        self.change(&name, self.process, |taken| taken.units = units)
+        self.change(&name, self.process, |taken| {
+            taken.units = taken.units.saturating_sub(unused);
+        })
     }
 
     /// Whether any ended process's units are to be told to the store.

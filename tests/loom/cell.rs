@@ -14,7 +14,7 @@ use crate::domain::time::{BootNs, UnixMs};
 use loom::future::block_on;
 use loom::thread;
 
-use crate::enforce::slot::{Charge, ChargeLimit, InHand, Slot, Turn, Verdict};
+use crate::enforce::slot::{Charge, ChargeLimit, Failure, InHand, Slot, Turn, Verdict};
 use crate::enforce::sync::Mutex;
 
 const OWN: ProcessId = ProcessId(1);
@@ -153,12 +153,12 @@ impl Gateway {
                     Some(_) => drop(asking),
                     // The store is learning: the product waits a little, and then gives up.
                     None => {
-                        asking.failed();
+                        asking.failed(Failure::Learning);
                         return false;
                     }
                 },
                 Turn::Wait(wait) => {
-                    if !wait.for_answer().await {
+                    if wait.for_answer().await.is_some() {
                         return false;
                     }
                 }

@@ -13,6 +13,11 @@ pub struct AwayLog {
 }
 
 impl AwayLog {
+    /// Whether nothing that was taken of `share` counts any more.
+    pub fn is_idle(&mut self, share: Rate, now: BootNs) -> bool {
+        self.free(share, now) == share.requests.get()
+    }
+
     /// Units of `share`, this gateway's part of the rate, that are free.
     pub fn free(&mut self, share: Rate, now: BootNs) -> u64 {
         match &mut self.log {

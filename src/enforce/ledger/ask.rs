@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::enforce::ledger::Ledger;
 use crate::enforce::ledger::quota::QuotaTerms;
-use crate::enforce::slot::{Charge, ChargeLimit, Turn};
+use crate::enforce::slot::{Charge, ChargeLimit, Failure, Turn};
 use crate::store::StoreError;
 
 /// How long a request waits for a store that is learning what it has lost (design.md, section 4,
@@ -23,12 +23,16 @@ impl Ledger {
             Turn::Call(asking) => {
                 let called = tokio::time::timeout(patience, self.call(charge, cost)).await;
                 let called = called.unwrap_or_else(|_elapsed| Err(self.too_late()));
-                called.inspect_err(|_unanswered| asking.failed())
+                called.inspect_err(|error| {
+                    let learning = matches!(error, StoreError::Learning);
+                    asking.failed(if learning { Failure::Learning } else { Failure::Away });
+                })
             }
-            Turn::Wait(wait) => {
-                let waited = tokio::time::timeout(patience, wait.for_answer()).await;
-                if waited.unwrap_or(false) { Ok(()) } else { Err(self.too_late()) }
-            }
+            Turn::Wait(wait) => match tokio::time::timeout(patience, wait.for_answer()).await {
+                Ok(None) => Ok(()),
+                Ok(Some(Failure::Learning)) => Err(StoreError::Learning),
+                Ok(Some(Failure::Away)) | Err(_) => Err(self.too_late()),
+            },
         }
     }
 
@@ -43,7 +47,10 @@ impl Ledger {
         let (ledger, charge) = (Arc::clone(self), charge.clone());
         tokio::spawn(async move {
             if let Err(error) = ledger.call(&charge, 0).await {
-                asking.failed();
+                // A store that learns is waited for by whoever needs units, not by this call.
+                if !matches!(error, StoreError::Learning) {
+                    asking.failed(Failure::Away);
+                }
                 tracing::debug!(counter = %charge.slot.key, %error, "could not ask ahead");
             }
         });
@@ -67,5 +74,28 @@ impl Ledger {
 
     pub(super) fn next_q(&self) -> u64 {
         self.calls.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::reading::LimitKind;
+    use crate::enforce::slot::Slot;
+
+    #[tokio::test]
+    async fn who_waits_is_told_why_there_is_no_answer() {
+        let key = "c1/q//never".parse().unwrap();
+        let slot = Arc::new(Slot::new(0, key, LimitKind::Quota));
+        for why in [Some(Failure::Learning), None, Some(Failure::Away)] {
+            let (_first, Turn::Call(asking)) = slot.turn(1) else { panic!("nobody else calls") };
+            let (_second, Turn::Wait(wait)) = slot.turn(2) else { panic!("one call at a time") };
+            assert_eq!(slot.state.lock().waiting, 3);
+            match why {
+                Some(why) => asking.failed(why),
+                None => drop(asking),
+            }
+            assert_eq!(wait.for_answer().await, why);
+        }
     }
 }

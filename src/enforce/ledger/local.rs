@@ -252,10 +252,9 @@ impl Ledger {
         let InHand::Quota(quota) = &mut state.hand else { return };
         quota.share_lacks = None;
         let (Some((window, _)), 1..) = (quota.window, quota.block) else { return };
-        quota.block = 0;
-        let admitted = quota.held.hand.totals().local;
+        let unused = std::mem::take(&mut quota.block);
         drop(state);
-        if let Err(error) = shares.correct(&slot.key, &window, admitted) {
+        if let Err(error) = shares.correct(&slot.key, &window, unused) {
             tracing::warn!(%error, "what was admitted locally cannot be corrected on disk");
         }
     }

@@ -55,14 +55,16 @@ impl Ledger {
         let mut now_unix = self.clock.unix();
         let mut windows_tried = 0;
         while windows_tried < WINDOWS_TRIED_MAX {
-            let anchor = match self.anchor(charge, terms).await {
-                Err(StoreError::Learning) => {
-                    self.wait_until_open(started, cost).await?;
-                    continue;
-                }
-                found => found?,
+            let window = match self.open_window(charge, terms).filter(|_| windows_tried == 0) {
+                Some(window) => window,
+                None => match self.anchor(charge, terms).await {
+                    Err(StoreError::Learning) => {
+                        self.wait_until_open(started, cost).await?;
+                        continue;
+                    }
+                    anchor => window_at(terms.period, anchor?, terms.resets, now_unix),
+                },
             };
-            let window = window_at(terms.period, anchor, terms.resets, now_unix);
             self.leave_window(charge, &window).await?;
             let sent = self.quota_call(charge, terms, window, cost);
             let reserved = self.store.quota(&sent.reserve).await;
@@ -192,6 +194,14 @@ impl Ledger {
         }
     }
 
+    /// The hand's window, while it is not over: then this machine's wall clock is not asked.
+    fn open_window(&self, charge: &Charge, terms: &QuotaTerms<'_>) -> Option<Window> {
+        let now = self.clock.boot();
+        let InHand::Quota(quota) = &charge.lock().hand else { return None };
+        let (window, ends) = quota.window?;
+        (window.reset == terms.resets && ends.is_none_or(|ends| now < ends)).then_some(window)
+    }
+
     /// Begins a new hand when the window is another than the hand's. What is left of the old hand
     /// belongs to the old window: it is reported there when that is still open (after a reset),
     /// and forgotten otherwise.
@@ -232,8 +242,10 @@ impl Ledger {
         if !matches!(terms.period, Period::Every { .. }) {
             return Ok(UnixMs(0));
         }
+        // Known while its window is open: from then on the store's counts, in case it lost it.
         if let InHand::Quota(quota) = &charge.lock().hand
-            && let Some(anchor) = quota.anchor
+            && let (Some(anchor), Some((_, ends))) = (quota.anchor, quota.window)
+            && ends.is_none_or(|ends| self.clock.boot() < ends)
         {
             return Ok(anchor);
         }
@@ -258,12 +270,8 @@ impl Ledger {
             let call = release(self.process, quota.held.hand.next_call(self.next_q()));
             QuotaReserve { key: slot.key.clone(), window, call }
         };
-        if let QuotaReserved::Answer {
-            answer: answer @ QuotaAnswer::State(_),
-            incarnation,
-            copy,
-            ..
-        } = self.store.quota(&reserve).await?
+        if let QuotaReserved::Answer { answer, incarnation, copy, .. } =
+            self.store.quota(&reserve).await?
             && let InHand::Quota(quota) = &mut slot.state.lock().hand
         {
             let q = reserve.call.cell.last_call;

@@ -91,8 +91,8 @@ fn is_idle(slot: &Slot, now: BootNs) -> bool {
 }
 
 fn is_forgettable(slot: &Slot, now: BootNs, crowded: bool) -> bool {
-    let state = slot.state.lock();
-    let empty = match &state.hand {
+    let mut state = slot.state.lock();
+    let empty = match &mut state.hand {
         InHand::Quota(quota) => {
             let hand = &quota.held.hand;
             let over = quota.window.is_none_or(|(_, ends)| ends.is_some_and(|ends| ends <= now));
@@ -102,7 +102,9 @@ fn is_forgettable(slot: &Slot, now: BootNs, crowded: bool) -> bool {
         InHand::Rate(held) => {
             // What was spent of a long rate may still have to be told.
             let told = |rate| !held.spent.told(&held.hand, rate, now).is_empty();
-            held.hand.units(now) == 0 && (crowded || !held.rate.is_some_and(told))
+            // What was admitted without the store counts in no other memory.
+            let away = held.rate.is_some_and(|rate| !held.away.is_idle(rate, now));
+            held.hand.units(now) == 0 && !away && (crowded || !held.rate.is_some_and(told))
         }
     };
     empty && !state.asking && state.waiting == 0

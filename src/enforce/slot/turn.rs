@@ -28,6 +28,15 @@ pub(in crate::enforce) struct Wait<'a> {
     failures: u64,
 }
 
+/// Why a call got no answer that helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::enforce) enum Failure {
+    /// The store is away.
+    Away,
+    /// It is there, and learns what it has lost.
+    Learning,
+}
+
 impl Slot {
     /// What to do about `cost` units that are not in hand.
     pub(in crate::enforce) fn turn(self: &Arc<Self>, cost: u64) -> (Waiting<'_>, Turn<'_>) {
@@ -54,9 +63,10 @@ impl Slot {
 
 impl Asking {
     /// The call got no answer: who waited for it need not wait for another one.
-    pub(in crate::enforce) fn failed(self) {
+    pub(in crate::enforce) fn failed(self, failure: Failure) {
         let mut state = self.0.state.lock();
         state.failures = state.failures.saturating_add(1);
+        state.failure = failure;
     }
 }
 
@@ -75,10 +85,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Wait<'_> {
-    /// Returns when the call has ended. Says whether it was answered, as far as anybody knows: each
-    /// of many who wait would else wait anew, one after the other.
-    pub(in crate::enforce) async fn for_answer(self) -> bool {
+    /// Returns when the call has ended, and why it failed if it did: each of many who wait would
+    /// else wait anew, one after the other.
+    pub(in crate::enforce) async fn for_answer(self) -> Option<Failure> {
         self.ended.await;
-        self.slot.state.lock().failures == self.failures
+        let state = self.slot.state.lock();
+        (state.failures != self.failures).then_some(state.failure)
     }
 }

@@ -125,7 +125,9 @@ for i = 2, rates_from - 1, 2 do
   if anchor then
     -- The oldest is the one that units were granted under.
     local known = redis.call('GET', KEYS[i + 1])
-    if not known or anchor < tonumber(known) then redis.call('SET', KEYS[i + 1], whole(anchor)) end
+    if not known or learning and anchor < tonumber(known) then
+      redis.call('SET', KEYS[i + 1], whole(anchor))
+    end
   end
   local cell = following() == '1' and numbers(6) or nil
   local copy
@@ -161,7 +163,7 @@ for i = rates_from, #KEYS do
   end
   if learning and 0 < longest then
     redis.call('HSET', KEYS[i], process, pack(told))
-    redis.call('PEXPIRE', KEYS[i], whole(longest))
+    if redis.call('PTTL', KEYS[i]) < longest then redis.call('PEXPIRE', KEYS[i], whole(longest)) end
   end
 end
 return {ARGV[1], incarnation, 1}

@@ -158,7 +158,7 @@ impl Counters {
         let RateReserve { key, call } = reserve;
         let shard = self.shards.of(key);
         let known = self.shards.member(shard).incarnation();
-        let tells = call.q != 0 && self.steps.take(shard);
+        let tells = if call.q == 0 { 0 } else { self.steps.untold(shard) };
         let arguments = |cmd: &mut Cmd| {
             caller(cmd, known, call.process);
             match at {
@@ -173,7 +173,7 @@ impl Counters {
             for number in [call.want, call.need, call.least] {
                 cmd.arg(number.min(NUMBER_MAX));
             }
-            cmd.arg(call.validity_ms.min(SPAN_MS_MAX)).arg(u8::from(tells));
+            cmd.arg(call.validity_ms.min(SPAN_MS_MAX)).arg(u8::from(tells != 0));
             for close in &call.closes {
                 cmd.arg(close.q.min(NUMBER_MAX)).arg(close.spent.min(NUMBER_MAX));
                 cmd.arg(close.age_ms.min(SPAN_MS_MAX));
@@ -186,11 +186,8 @@ impl Counters {
             0 => self.link.script(&self.rate, &names, self.deadline, arguments).await,
             _ => self.link.write(&self.rate, &names, self.deadline, arguments).await,
         };
-        let mut answer = ran.inspect_err(|_| {
-            if tells {
-                self.steps.put_back(shard)
-            }
-        })?;
+        let mut answer = ran?;
+        self.steps.told(shard, tells);
         let now = UnixMs(answer.number()?);
         let stepped = at.is_none() && self.steps.note(sent, now, self.clock.boot());
         let incarnation = Incarnation(answer.number()?);
@@ -213,20 +210,18 @@ impl Counters {
     /// open: nothing can have been lost.
     pub(super) async fn poll(&self, keys: &Keys, fresh: bool) -> Result<(), StoreError> {
         let one = async |shard: ShardId| {
-            let tells = self.steps.take(shard);
+            let (tells, sent) = (self.steps.untold(shard), self.clock.boot());
             let arguments = |cmd: &mut Cmd| {
                 caller(cmd, self.shards.member(shard).incarnation(), ProcessId(0));
-                cmd.arg(u8::from(fresh)).arg(u8::from(tells));
+                cmd.arg(u8::from(fresh)).arg(u8::from(tells != 0));
             };
             let name = [keys.shard(shard)];
             let ran = self.link.script(&self.poll, &name, self.deadline, arguments).await;
-            let mut answer = ran.inspect_err(|_| {
-                if tells {
-                    self.steps.put_back(shard)
-                }
-            })?;
+            let mut answer = ran?;
+            self.steps.told(shard, tells);
             let incarnation = Incarnation(answer.number()?);
             self.shards.heard(shard, incarnation, answer.number()? != 0);
+            let _stepped = self.steps.note(sent, UnixMs(answer.number()?), self.clock.boot());
             Ok(())
         };
         join_all(Shards::all().map(one)).await.into_iter().collect()

@@ -16,6 +16,7 @@ use crate::store::redis::fault::RedisFault;
 use crate::store::redis::keys::Keys;
 use crate::store::redis::link::Link;
 use crate::store::redis::options::Endpoint;
+use crate::store::redis::server::CONNECT_FACTOR;
 
 /// Hints that wait, at most, in each direction. Those on top are dropped.
 const WAITING_MAX: usize = 1_024;
@@ -52,6 +53,7 @@ impl Hints {
         let (hearing, heard) = mpsc::channel(WAITING_MAX);
         let channel = keys.hints();
         on.spawn(publish(link, channel.clone(), patience, giving));
+        let patience = patience.saturating_mul(CONNECT_FACTOR);
         on.spawn(Listener { endpoints, channel, patience, heard: hearing }.run());
         Self { given, heard: Mutex::new(heard) }
     }

@@ -156,7 +156,7 @@ impl Link {
         let live = self.shared.live()?;
         let mut connection = live.connection.clone();
         let answered = timeout(deadline, cmd.query_async(&mut connection)).await;
-        if answered.is_err() {
+        if answered.is_err() && self.shared.terms.watch == Watch::Calls {
             // A call that waits on purpose has been patient enough.
             self.shared.close(&live);
         }

@@ -3,7 +3,7 @@
 -- ARGV[4]  1: a shard that is missing was never used, and nothing is to be learned of it
 -- ARGV[5]  1: the caller saw this server's clock step
 --
--- Answers {echo, incarnation, 1 while learning, else 0}.
+-- Answers {echo, incarnation, 1 while learning, else 0, now}.
 local now = server_time()
 if ARGV[4] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
   local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
@@ -11,4 +11,4 @@ if ARGV[4] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
 end
 local incarnation, _, learning = keep_up(now)
 if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'b', whole(now)) end
-return {ARGV[1], incarnation, learning and 1 or 0}
+return {ARGV[1], incarnation, learning and 1 or 0, now}

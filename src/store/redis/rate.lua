@@ -30,6 +30,7 @@ now = tonumber(ARGV[4]) or now
 local q = tonumber(ARGV[5])
 local requests, per = tonumber(ARGV[6]), tonumber(ARGV[7])
 local tail = per + max(5, floor(per / 1000))
+local spare = max(floor(per / 4), 20) -- The longest that a lease is valid.
 
 -- What still counts.
 local calls, open, closed = {}, {}, {}
@@ -47,14 +48,15 @@ if stored then
     end
   end
   for _, lease in ipairs(leases) do
-    lease[3] = lease[3] + base
+    -- Later than now it only is when this server's clock was set back: then it waits no longer.
+    lease[3] = min(lease[3] + base, now + max(spare, LATE_MS))
     if now < lease[3] + tail then
       open[#open + 1] = lease
       used = used + lease[4]
     end
   end
   for i = 1, #left, 2 do
-    local leaves = left[i] + base
+    local leaves = min(left[i] + base, now + tail + spare)
     if now < leaves then
       closed[#closed + 1] = leaves
       closed[#closed + 1] = left[i + 1]
@@ -149,7 +151,7 @@ local least = tonumber(ARGV[10])
 local free, granted = max(0, requests - used), 0
 -- After a loss nobody knows what counts: nothing is free until all of it must have left. A lease
 -- may be spent from for a quarter of the window.
-local unseen = blind + tail + floor(per / 4) - now
+local unseen = blind + tail + spare - now
 if LONG_MS < per then unseen = learning and max(1, learning[2] - now) or 0 end
 if 0 < unseen then free = 0 end
 if not repeated and least <= free and 0 < free then

@@ -13,7 +13,7 @@ use crate::store::redis::options::Endpoint;
 /// The oldest version that is looked after, by its makers or by distributions.
 const VERSION_MIN: (u32, u32) = (6, 2);
 /// A connection may take longer than a call: it is several round trips, and a name look-up.
-const CONNECT_FACTOR: u32 = 10;
+pub(super) const CONNECT_FACTOR: u32 = 10;
 
 /// A connection to a server that passed the checks.
 #[derive(Debug)]

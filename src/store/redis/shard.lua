@@ -46,6 +46,10 @@ local function keep_up(now)
     learning = {now, now + LEARN_MS_MAX, {}, {}}
     redis.call('HSET', KEYS[1], 'n', whole(incarnation), 'r', run, 'b', whole(blind),
       'l', pack(unpack(learning)))
+  elseif learning and now < learning[1] then
+    -- The clock was set back: what would end far in the future begins again.
+    learning[1], learning[2] = now, now + LEARN_MS_MAX
+    redis.call('HSET', KEYS[1], 'l', pack(unpack(learning)))
   elseif learning and is_over(learning, now) then
     learning = nil
     redis.call('HDEL', KEYS[1], 'l')

@@ -1,6 +1,6 @@
 //! Steps of the server's clock: after one, what a rate counted leaves too early or too late.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -14,13 +14,14 @@ use crate::store::shards::ShardId;
 pub(super) struct Steps {
     /// And when a step was last found: answers to calls sent before may be of either time.
     clock: Mutex<(ServerClock, Option<BootNs>)>,
-    untold: Vec<AtomicBool>,
+    steps: AtomicU64,
+    untold: Vec<AtomicU64>,
 }
 
 impl Steps {
     pub(super) fn new() -> Self {
-        let untold = (0..SHARDS).map(|_| AtomicBool::new(false)).collect();
-        Self { clock: Mutex::default(), untold }
+        let untold = (0..SHARDS).map(|_| AtomicU64::new(0)).collect();
+        Self { clock: Mutex::default(), steps: AtomicU64::new(0), untold }
     }
 
     /// Takes in when a call was sent and answered, and what the server's clock read. Says whether
@@ -31,25 +32,27 @@ impl Steps {
         let (clock, found) = &mut *seen;
         if clock.note(sent, now, received) {
             *found = Some(received);
-            self.untold.iter().for_each(|shard| shard.store(true, Ordering::Relaxed));
+            let step = self.steps.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+            self.untold.iter().for_each(|shard| shard.store(step, Ordering::SeqCst));
             tracing::warn!("the clock of redis was stepped: rates are counted anew");
         }
         found.is_some_and(|found| sent <= found)
     }
 
-    /// Whether a shard has to be told. Who does that says if it could not.
-    pub(super) fn take(&self, shard: ShardId) -> bool {
-        self.of(shard).is_some_and(|untold| untold.swap(false, Ordering::Relaxed))
+    /// The step that a shard has not been told of yet; 0: there is none.
+    pub(super) fn untold(&self, shard: ShardId) -> u64 {
+        self.of(shard).map_or(0, |untold| untold.load(Ordering::SeqCst))
     }
 
-    /// It could not be told.
-    pub(super) fn put_back(&self, shard: ShardId) {
+    /// A shard was told of a step.
+    pub(super) fn told(&self, shard: ShardId, step: u64) {
         if let Some(untold) = self.of(shard) {
-            untold.store(true, Ordering::Relaxed);
+            // Unless there was another one since.
+            let _other = untold.compare_exchange(step, 0, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
 
-    fn of(&self, shard: ShardId) -> Option<&AtomicBool> {
+    fn of(&self, shard: ShardId) -> Option<&AtomicU64> {
         self.untold.get(usize::from(shard.0))
     }
 }
