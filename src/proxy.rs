@@ -214,9 +214,10 @@ async fn accept(
         let Ok((stream, peer)) = accepted else { break };
         welcome(&engine, &door, stream, peer, &mut connections);
     }
+    // Before the end of listening can be seen: whoever is answered after it is told to close.
+    engine.leave();
     drop(listener);
     engine.accepting.fetch_sub(1, Ordering::SeqCst);
-    engine.leave();
     let patience = Duration::from_millis(engine.patience_ms.load(Ordering::SeqCst)).min(drain / 2);
     if tokio::time::timeout(patience, emptied(&mut connections)).await.is_ok() {
         return;
