@@ -27,6 +27,29 @@ fn a_quota_is_exact_through_restarts_of_a_store_that_keeps_every_write() {
     verdict::usage_is_exact(&fleet, 0, &key);
 }
 
+/// One is told to stop when it has told the store what it held, and that does not take anything back
+/// yet; the other while it is not connected again.
+#[test]
+fn gateways_that_stop_while_the_store_comes_back_hand_over_what_they_hold() {
+    let mut fleet = Fleet::start();
+    let key = fleet.import("tok", quota(LIMIT, 3_600));
+    let clients = fleet.load(&load());
+    for n in 0..2 {
+        let before = fleet.judge.count();
+        until("requests arrive", PATIENCE, || before + LIMIT / 10 < fleet.judge.count());
+        fleet.redis.restart();
+        if n == 0 {
+            let told = || fleet.gateway(n).log().contains("telling the store");
+            until("the store is told", PATIENCE, told);
+        }
+        fleet.stop_gateway(n);
+        fleet.start_gateway(n);
+    }
+    verdict::drain(&fleet, &clients, &[], LIMIT, LIMIT);
+    verdict::requests(&fleet, &clients.stop());
+    verdict::usage_is_exact(&fleet, 0, &key);
+}
+
 #[test]
 fn a_quota_is_exact_when_the_store_stands_still() {
     let fleet = Fleet::start();

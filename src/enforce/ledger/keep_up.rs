@@ -47,7 +47,7 @@ impl Ledger {
             .await;
     }
 
-    async fn tell(&self, shard: ShardId, slots: &[Arc<Slot>]) -> Result<(), StoreError> {
+    pub(super) async fn tell(&self, shard: ShardId, slots: &[Arc<Slot>]) -> Result<(), StoreError> {
         let live = self.peers.listed().unwrap_or_default();
         let mut batches = slots.chunks(BATCH_MAX).peekable();
         loop {

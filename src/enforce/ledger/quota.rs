@@ -270,13 +270,18 @@ impl Ledger {
             let call = release(self.process, quota.held.hand.next_call(self.next_q()));
             QuotaReserve { key: slot.key.clone(), window, call }
         };
-        if let QuotaReserved::Answer { answer, incarnation, copy, .. } =
-            self.store.quota(&reserve).await?
-            && let InHand::Quota(quota) = &mut slot.state.lock().hand
-        {
-            let q = reserve.call.cell.last_call;
-            let member = self.store.member(self.store.shard(&slot.key));
-            let _late = quota.held.accept(&member, &QuotaReply { incarnation, q, answer, copy });
+        match self.store.quota(&reserve).await? {
+            QuotaReserved::Answer { answer, incarnation, copy, .. } => {
+                if let InHand::Quota(quota) = &mut slot.state.lock().hand {
+                    let q = reserve.call.cell.last_call;
+                    let member = self.store.member(self.store.shard(&slot.key));
+                    let reply = QuotaReply { incarnation, q, answer, copy };
+                    let _late = quota.held.accept(&member, &reply);
+                }
+            }
+            // It is over, and with it what was in hand.
+            QuotaReserved::OtherWindow { .. } => {}
+            QuotaReserved::Learn => return Err(StoreError::Learning),
         }
         if scarce {
             self.hint(HintKind::Freed, &slot.key);

@@ -1,12 +1,15 @@
 //! What happens without requests: idle units go back, forgotten slots go.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
 use crate::domain::time::BootNs;
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{Asking, InHand, Slot, Turn};
+use crate::store::shards::ShardId;
 
 /// Units of a slot that was not used for so long go back to the store.
 const IDLE_MS: u64 = 1_000;
@@ -17,6 +20,9 @@ const RETURNED_AT_ONCE_MAX: usize = 64;
 /// Calls waited for, per counter, before a stop goes on without it: what the last of them is
 /// granted would be lost.
 const CALLS_AWAITED_MAX: usize = 3;
+/// How long a stop waits for a store that is away, in milliseconds, and how often it tries.
+const RELEASE_MS_MAX: u64 = 2_000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 /// A counter that is not in use is remembered to the end of its window, in case the store forgets
 /// it, while there are no more than so many: some 100 MB.
 const REMEMBERED_MAX: usize = 200_000;
@@ -35,9 +41,38 @@ impl Ledger {
             .retain(|_, slot| 1 < Arc::strong_count(slot) || !is_forgettable(slot, now, crowded));
     }
 
-    /// Returns everything: a graceful stop.
+    /// Returns everything: a graceful stop. A store that is away for a moment is waited for.
     pub(in crate::enforce) async fn release_all(&self) {
-        self.return_all(|_| true, CALLS_AWAITED_MAX).await;
+        let began = self.clock.boot();
+        loop {
+            self.return_all(|_| true, CALLS_AWAITED_MAX).await;
+            let now = self.clock.boot();
+            let left = self.slots.iter().filter(|slot| is_unheard(slot, now));
+            let left: Vec<Arc<Slot>> = left.map(|slot| Arc::clone(&slot)).collect();
+            if left.is_empty() || !self.store.may_forget() || self.tell_what_is_left(left).await {
+                return;
+            }
+            if RELEASE_MS_MAX <= now.since_ms(began) {
+                tracing::warn!("the store is away: units in hand are lost");
+                return;
+            }
+            tokio::time::sleep(RELEASE_PAUSE).await;
+        }
+    }
+
+    /// A store that is learning takes nothing back, but hears what was: first of everything, since
+    /// that may be awaited, and then of what it did not take. Says whether it heard.
+    async fn tell_what_is_left(&self, left: Vec<Arc<Slot>>) -> bool {
+        self.keep_up().await;
+        let mut shards: BTreeMap<ShardId, Vec<Arc<Slot>>> = BTreeMap::new();
+        for slot in left {
+            shards.entry(self.store.shard(&slot.key)).or_default().push(slot);
+        }
+        let tell = async |(shard, slots): (ShardId, Vec<Arc<Slot>>)| {
+            self.store.member(shard).may_reserve() && self.tell(shard, &slots).await.is_ok()
+        };
+        let heard = stream::iter(shards).map(tell).buffer_unordered(RETURNED_AT_ONCE_MAX);
+        heard.all(async |heard| heard).await
     }
 
     /// Of counters that are being asked about, at most `awaited` calls are waited for.
@@ -75,6 +110,13 @@ impl Ledger {
         let held = self.slots.iter().map(|slot| units(&slot)).fold(0, u64::saturating_add);
         (self.slots.len(), held)
     }
+}
+
+/// Whether the store has not heard of all that was spent and given back in a window that goes on.
+fn is_unheard(slot: &Slot, now: BootNs) -> bool {
+    let InHand::Quota(quota) = &slot.state.lock().hand else { return false };
+    let open = quota.window.is_some_and(|(_, ends)| ends.is_none_or(|ends| now < ends));
+    open && !quota.held.hand.is_heard()
 }
 
 fn is_idle(slot: &Slot, now: BootNs) -> bool {
