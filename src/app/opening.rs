@@ -2,6 +2,7 @@
 //! of it that this gateway keeps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::app::{AppError, PepperError, pepper};
 use crate::catalog::{Catalog, Place};
@@ -14,6 +15,11 @@ use crate::store::fallback::Fallback;
 use crate::store::redis::RedisStore;
 use crate::store::{AnyStore, StoreError};
 
+/// How long a store that is away is waited for where no copy of it is kept, in milliseconds, and how
+/// often it is tried.
+const PATIENCE_MS: u64 = 5_000;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A copy that can be started from.
 struct Known {
     pepper: Pepper,
@@ -21,8 +27,23 @@ struct Known {
     copy: Arc<Fallback>,
 }
 
-/// Opens the store of a configuration.
+/// Opens the store of a configuration. One that is away is waited for a little, or what starts
+/// together with its store would fail whenever it is the faster one.
 pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<Catalog>, AppError> {
+    let began = clock.boot();
+    loop {
+        match open_now(config, Arc::clone(&clock)).await {
+            Err(error) if is_away(&error) && clock.boot().since_ms(began) < PATIENCE_MS => {
+                let error = crate::telemetry::chain(&error);
+                tracing::warn!(error, "the store is away: trying again");
+            }
+            opened => return opened,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn open_now(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<Catalog>, AppError> {
     let source = pepper_source(&config.store);
     let known = known(config, &source)?;
     let store = Arc::new(connect(&config.store, Arc::clone(&clock), known.is_some()).await?);

@@ -63,6 +63,26 @@ fn a_quota_is_exact_when_answers_are_lost_after_their_calls_ran() {
     a_quota_through(&faults, |n| if n % 2 == 0 { vec![0, 1, 2] } else { vec![n % 3] });
 }
 
+/// What the lost answers granted comes to light with the answer to a stop's last call.
+#[test]
+fn gateways_that_stop_after_lost_answers_hand_back_what_they_were_granted() {
+    let mut fleet = Fleet::start();
+    let key = fleet.import("tok", quota(LIMIT, 3_600));
+    let clients = fleet.load(&load());
+    for n in 0..fleet.gateways() {
+        let before = fleet.judge.count();
+        until("requests arrive", PATIENCE, || before + LIMIT / 20 < fleet.judge.count());
+        fleet.proxy(n).set(Fault::Swallow);
+        lasting(Duration::from_millis(300));
+        fleet.proxy(n).set(Fault::None);
+        fleet.stop_gateway(n);
+        fleet.start_gateway(n);
+    }
+    verdict::drain(&fleet, &clients, &[], LIMIT, LIMIT);
+    verdict::requests(&fleet, &clients.stop());
+    verdict::usage_is_exact(&fleet, 0, &key);
+}
+
 #[test]
 fn a_rate_is_never_exceeded_by_what_the_network_does() {
     let fleet = Fleet::start();

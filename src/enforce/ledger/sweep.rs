@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
+use crate::domain::shard::LEARN_MS_MAX;
 use crate::domain::time::BootNs;
 use crate::enforce::ledger::Ledger;
 use crate::enforce::slot::{Asking, InHand, Slot, Turn};
@@ -20,7 +21,8 @@ const RETURNED_AT_ONCE_MAX: usize = 64;
 /// Calls waited for, per counter, before a stop goes on without it: what the last of them is
 /// granted would be lost.
 const CALLS_AWAITED_MAX: usize = 3;
-/// How long a stop waits for a store that is away, in milliseconds, and how often it tries.
+/// How long a stop waits for a store that is away, in milliseconds, and how often it tries; one that
+/// is learning is waited for as long as that lasts.
 const RELEASE_MS_MAX: u64 = 2_000;
 const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 /// A counter that is not in use is remembered to the end of its window, in case the store forgets
@@ -41,32 +43,39 @@ impl Ledger {
             .retain(|_, slot| 1 < Arc::strong_count(slot) || !is_forgettable(slot, now, crowded));
     }
 
-    /// Returns everything: a graceful stop. A store that is away for a moment is waited for.
+    /// Returns everything: a graceful stop. What an answer brings, granted by a call whose own
+    /// answer was lost, goes back too. A store that is away for a moment is waited for, and one
+    /// that is learning until it takes units back.
     pub(in crate::enforce) async fn release_all(&self) {
         let began = self.clock.boot();
+        let mut told = false;
         loop {
             self.return_all(|_| true, CALLS_AWAITED_MAX).await;
             let now = self.clock.boot();
-            let left = self.slots.iter().filter(|slot| is_unheard(slot, now));
+            let left = self.slots.iter().filter(|slot| is_left(slot, now));
             let left: Vec<Arc<Slot>> = left.map(|slot| Arc::clone(&slot)).collect();
-            if left.is_empty() || !self.store.may_forget() || self.tell_what_is_left(left).await {
+            if left.is_empty() || !self.store.may_forget() {
                 return;
             }
-            if RELEASE_MS_MAX <= now.since_ms(began) {
-                tracing::warn!("the store is away: units in hand are lost");
+            // First of everything: a store that is learning awaits that.
+            self.keep_up().await;
+            told = told || self.tell_what_is_left(&left).await;
+            let patience_ms = if told { LEARN_MS_MAX } else { RELEASE_MS_MAX };
+            if patience_ms <= now.since_ms(began) {
+                let counters = left.len();
+                tracing::warn!(counters, told, "the store did not take back what was in hand");
                 return;
             }
             tokio::time::sleep(RELEASE_PAUSE).await;
         }
     }
 
-    /// A store that is learning takes nothing back, but hears what was: first of everything, since
-    /// that may be awaited, and then of what it did not take. Says whether it heard.
-    async fn tell_what_is_left(&self, left: Vec<Arc<Slot>>) -> bool {
-        self.keep_up().await;
+    /// A store that is learning takes nothing back, but hears what was, once: each telling makes
+    /// it go on learning. Says whether it heard.
+    async fn tell_what_is_left(&self, left: &[Arc<Slot>]) -> bool {
         let mut shards: BTreeMap<ShardId, Vec<Arc<Slot>>> = BTreeMap::new();
         for slot in left {
-            shards.entry(self.store.shard(&slot.key)).or_default().push(slot);
+            shards.entry(self.store.shard(&slot.key)).or_default().push(Arc::clone(slot));
         }
         let tell = async |(shard, slots): (ShardId, Vec<Arc<Slot>>)| {
             self.store.member(shard).may_reserve() && self.tell(shard, &slots).await.is_ok()
@@ -112,11 +121,13 @@ impl Ledger {
     }
 }
 
-/// Whether the store has not heard of all that was spent and given back in a window that goes on.
-fn is_unheard(slot: &Slot, now: BootNs) -> bool {
+/// Whether a stop now would lose something of a window that goes on: units in hand, units that an
+/// answer still to come may bring, or a count that the store has not heard of.
+fn is_left(slot: &Slot, now: BootNs) -> bool {
     let InHand::Quota(quota) = &slot.state.lock().hand else { return false };
     let open = quota.window.is_some_and(|(_, ends)| ends.is_none_or(|ends| now < ends));
-    open && !quota.held.hand.is_heard()
+    let hand = &quota.held.hand;
+    open && !(hand.may_be_forgotten() && hand.is_heard())
 }
 
 fn is_idle(slot: &Slot, now: BootNs) -> bool {
