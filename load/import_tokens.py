@@ -166,8 +166,10 @@ class Place:
         """The files of the gateway and in other folders, but for those that were imported."""
         for folder in [self.gateway.path, *folders]:
             for below, _, names in os.walk(folder):
-                yield from (os.path.join(below, name) for name in names
-                            if not name.endswith(".ndjson") or "errors" in name)
+                paths = (os.path.join(below, name) for name in names
+                         if not name.endswith(".ndjson") or "errors" in name)
+                # Sockets lie there, too.
+                yield from filter(os.path.isfile, paths)
 
 
 class Steady:

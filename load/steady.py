@@ -8,6 +8,7 @@ Ends with its standard input.
     python3 load/steady.py 127.0.0.1:8080 /a/x requests_per_second < /dev/tty   # tokens in TOKENS
 """
 
+import collections
 import gc
 import json
 import os
@@ -30,7 +31,8 @@ class Connection:
 
 class Steady:
     def __init__(self, host, port, path, per_s, tokens):
-        self.idle = [Connection((host, int(port))) for _ in range(CONNECTIONS)]
+        # Used in turn: none is idle for so long that the server closes it.
+        self.idle = collections.deque(Connection((host, int(port))) for _ in range(CONNECTIONS))
         self.by_fd = {one.socket.fileno(): one for one in self.idle}
         self.requests = [
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {token}\r\n\r\n".encode()
@@ -47,7 +49,7 @@ class Steady:
         while True:
             now = time.monotonic()
             while due <= now and self.idle:
-                connection = self.idle.pop()
+                connection = self.idle.popleft()
                 # A timer of ours that is late is not the server's fault.
                 connection.due = due if held_up else time.monotonic()
                 connection.socket.sendall(self.requests[self.sent % len(self.requests)])
