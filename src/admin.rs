@@ -27,6 +27,7 @@ mod requests;
 mod rotation;
 mod seed;
 mod state;
+mod steps;
 mod tokens;
 mod txn;
 mod usage;
@@ -60,7 +61,6 @@ use requests::{AccessRequest, AppRequest, Issued, Related};
 use rotation::Rotate;
 pub use seed::seed;
 use tokens::{CreateToken, ListTokens, RevokeToken};
-use txn::Txn;
 use usage::{ListUsage, ResetIssued, ResetQuota, ShowUsage};
 
 /// How often a transaction is tried when others change the same objects.
@@ -195,26 +195,5 @@ fn one<R: Resource>() -> MethodRouter<AdminState> {
 }
 
 async fn handle<O: Operation>(State(state): State<AdminState>, call: Call) -> Response {
-    transact::<O>(&state, &call).await.into_response()
-}
-
-async fn transact<O: Operation>(
-    state: &AdminState,
-    call: &Call,
-) -> Result<answer::Answer, Refusal> {
-    let mut turn = None;
-    for _ in 0..ATTEMPTS_MAX {
-        let mut txn = Txn::new(&state.catalog);
-        let answer = O::run(state, &mut txn, call).await.map_err(|refusal| match O::ACTION {
-            true => refusal.of_action(),
-            false => refusal,
-        })?;
-        if txn.commit().await? {
-            return Ok(answer);
-        }
-        if turn.is_none() {
-            turn = Some(state.turns.lock().await);
-        }
-    }
-    Err(Refusal::Busy)
+    steps::transact::<O>(&state, &call).await.into_response()
 }

@@ -51,7 +51,8 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
         async { Ok(true) }
     }
 
-    /// Deletes what goes with it. The object itself is deleted afterwards.
+    /// Deletes what goes with it, or some of it, if it says so in what is left to do. The object
+    /// itself is deleted when nothing is left.
     fn cascade(
         object: &Stored,
         txn: &mut Txn<'_>,
@@ -200,7 +201,9 @@ impl<R: Resource> Operation for Delete<R> {
     async fn run(_: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let object = find::<R>(txn, call, StatusCode::NOT_FOUND).await?;
         R::cascade(&object, txn).await?;
-        txn.erase(R::KIND, &object).await?;
+        if !txn.rest.again {
+            txn.erase(R::KIND, &object).await?;
+        }
         let mut answer = Answer::done(named::<R>(object.id));
         if let (Some(text), Some(body)) = (R::DELETED, answer.body.as_object_mut()) {
             body.insert("message".to_owned(), text.into());

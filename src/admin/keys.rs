@@ -270,16 +270,6 @@ async fn previous_of(
     Ok(ours.then_some((hash, previous.until_ms)))
 }
 
-/// Writes the tokens of an app anew, after what they carry of the app changed.
-pub(crate) async fn rewrite_tokens(txn: &mut Txn<'_>, app: u64) -> Result<(), StoreError> {
-    for id in txn.members((Kind::App, app), Kind::Credential, usize::MAX).await? {
-        if let Some(credential) = txn.object(Kind::Credential, id).await? {
-            write_token(txn, &credential).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Deletes a credential with its tokens, its access request, and the one that would change it.
 pub(crate) async fn remove(txn: &mut Txn<'_>, credential: &Stored) -> Result<(), StoreError> {
     let mut gone = credential.clone();
@@ -325,6 +315,13 @@ fn damaged(_shape: serde_json::Error) -> StoreError {
 /// The hash of a credential's token.
 pub(crate) fn token_of(credential: &Stored) -> Option<TokenHash> {
     credential.links.token.as_ref().and_then(|token| token_hash(&token.hash))
+}
+
+/// The hashes of its token and of the one that this took the place of.
+pub(crate) fn tokens_of(credential: &Stored) -> impl Iterator<Item = TokenHash> {
+    let previous = credential.links.previous.as_ref();
+    let previous = previous.and_then(|previous| token_hash(&previous.hash));
+    token_of(credential).into_iter().chain(previous)
 }
 
 pub(crate) fn token_key(hash: &TokenHash) -> RecordKey {

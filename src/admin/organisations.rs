@@ -6,7 +6,8 @@ use super::answer::Refusal;
 use super::audiences::erase_audiences;
 use super::crud::{Resource, View, Writable, base, refuse};
 use super::draft::{Draft, new_cid};
-use super::people::{INSIDE_MAX, place, rewrite_tokens};
+use super::people::{INSIDE_MAX, place};
+use super::steps::{move_tokens, room, stay_in_organisations};
 use super::txn::{Txn, cid_entry, kind_byte};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
@@ -51,12 +52,16 @@ impl Resource for Organisation {
             return Err(refuse("the default organisation cannot be deleted"));
         }
         let owner = (Kind::Organisation, object.id);
-        for id in txn.members(owner, Kind::User, usize::MAX).await? {
-            if let Some(before) = txn.object(Kind::User, id).await? {
-                let mut user = before.clone();
-                place(txn, &mut user, Some(DEFAULT_ORGANISATION), Vec::new()).await?;
-                txn.save(Kind::User, Some(&before), &user).await?;
-                rewrite_tokens(txn, id).await?;
+        let mut room = room(txn);
+        for id in txn.members(owner, Kind::User, room.saturating_add(1)).await? {
+            if room == 0 {
+                txn.rest.again = true;
+                return Ok(());
+            }
+            send_home(txn, id, object.id, &mut room).await?;
+            if txn.rest.settle.is_some() {
+                txn.rest.again = true;
+                return Ok(());
             }
         }
         erase_audiences(txn, owner).await?;
@@ -90,6 +95,29 @@ impl Writable for Organisation {
         }
         Ok(())
     }
+}
+
+/// Moves a user of an organisation that is deleted to the default one, with its tokens. They may
+/// take more commits than this; it stays in the list until they are through.
+async fn send_home(
+    txn: &mut Txn<'_>,
+    user: u64,
+    from: u64,
+    room: &mut usize,
+) -> Result<(), StoreError> {
+    *room = room.saturating_sub(1);
+    let Some(before) = txn.object(Kind::User, user).await? else { return Ok(()) };
+    let mut after = before.clone();
+    let moved = before.number("OrganisationID") == Some(from);
+    if moved {
+        place(txn, &mut after, Some(DEFAULT_ORGANISATION), Vec::new()).await?;
+        stay_in_organisations(&before, &mut after);
+    }
+    // What gateways enforce is written by what is stored.
+    txn.save(Kind::User, Some(&before), &after).await?;
+    let moved = moved.then_some(UnixMs(before.updated_ms));
+    move_tokens(txn, Kind::User, &mut after, moved, room).await?;
+    txn.save(Kind::User, Some(&before), &after).await
 }
 
 /// The team that all users of an organisation are in who are in no other.
@@ -134,8 +162,15 @@ impl Resource for Team {
         if object.links.default_team == Some(object.id) {
             return Err(refuse("the default team of an organisation cannot be deleted"));
         }
-        for user in txn.members((Kind::Team, object.id), Kind::User, usize::MAX).await? {
-            set_team(txn, user, object, false).await?;
+        let room = room(txn);
+        let users =
+            txn.members((Kind::Team, object.id), Kind::User, room.saturating_add(1)).await?;
+        for user in users.iter().take(room) {
+            set_team(txn, *user, object, false).await?;
+        }
+        if room < users.len() {
+            txn.rest.again = true;
+            return Ok(());
         }
         erase_audiences(txn, (Kind::Team, object.id)).await?;
         Ok(())
@@ -201,6 +236,7 @@ async fn set_team(
     teams.extend(within.then_some(team.id));
     let mut after = before.clone();
     place(txn, &mut after, before.number("OrganisationID"), teams).await?;
+    stay_in_organisations(&before, &mut after);
     for owner in &after.owners {
         if owner.0 == kind_byte(Kind::Team) && owner.1 != team.id {
             txn.guard(RecordKey::number(Kind::Team, owner.1)).await?;

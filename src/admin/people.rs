@@ -8,6 +8,7 @@ use super::draft::Draft;
 use super::keys;
 use super::organisations::team_row;
 use super::requests::AppRequest;
+use super::steps::{move_tokens, prefetch_requests, prefetch_whole, room, stay_in_organisations};
 use super::txn::{Txn, kind_byte, name_entry};
 use crate::store::{Kind, StoreError};
 use crate::wire::portal::credential::Purpose;
@@ -36,7 +37,9 @@ impl Resource for App {
     }
 
     async fn cascade(object: &Stored, txn: &mut Txn<'_>) -> Result<(), Refusal> {
-        Ok(remove_credentials(txn, object.id).await?)
+        let mut room = room(txn);
+        txn.rest.again = !empty(txn, object.id, &mut room).await?;
+        Ok(())
     }
 }
 
@@ -56,25 +59,46 @@ impl Writable for App {
 
     async fn after(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         let before = draft.before.as_ref().and_then(|app| app.number("UserID"));
-        if before.is_some() && before != draft.after.number("UserID") {
-            keys::rewrite_tokens(txn, draft.after.id).await?;
+        let moved = before.is_some() && before != draft.after.number("UserID");
+        if moved || draft.after.links.unsettled.is_some() {
+            let (at, mut room) = (moved.then(|| draft.state.clock.unix()), room(txn));
+            move_tokens(txn, Kind::App, &mut draft.after, at, &mut room).await?;
+            txn.save(Kind::App, draft.before.as_ref(), &draft.after).await?;
         }
         Ok(())
     }
 }
 
-async fn remove_credentials(txn: &mut Txn<'_>, app: u64) -> Result<(), StoreError> {
-    for id in txn.members((Kind::App, app), Kind::Credential, usize::MAX).await? {
-        if let Some(credential) = txn.object(Kind::Credential, id).await? {
+/// Deletes credentials and access requests of an app while there is room; whether that was all.
+async fn empty(txn: &mut Txn<'_>, app: u64, room: &mut usize) -> Result<bool, StoreError> {
+    let owner = (Kind::App, app);
+    let mut ids = txn.members(owner, Kind::Credential, room.saturating_add(1)).await?;
+    let all = ids.len() <= *room;
+    ids.truncate(*room);
+    prefetch_whole(txn, &ids).await?;
+    for id in &ids {
+        if let Some(credential) = txn.object(Kind::Credential, *id).await? {
             keys::remove(txn, &credential).await?;
         }
     }
-    for id in txn.members((Kind::App, app), Kind::AccessRequest, usize::MAX).await? {
-        if let Some(request) = txn.object(Kind::AccessRequest, id).await? {
-            txn.erase(Kind::AccessRequest, &request).await?;
-        }
+    if !all {
+        *room = 0;
+        return Ok(false);
     }
-    Ok(())
+    *room = room.saturating_sub(ids.len());
+    // Those of the credentials are deleted with them, and listed still: two each at most.
+    let most = room.saturating_add(2 * ids.len()).saturating_add(1);
+    let ids = txn.members(owner, Kind::AccessRequest, most).await?;
+    prefetch_requests(txn, &ids).await?;
+    for id in ids {
+        let Some(request) = txn.object(Kind::AccessRequest, id).await? else { continue };
+        if *room == 0 {
+            return Ok(false);
+        }
+        txn.erase(Kind::AccessRequest, &request).await?;
+        *room = room.saturating_sub(1);
+    }
+    Ok(true)
 }
 
 impl Resource for User {
@@ -101,11 +125,15 @@ impl Resource for User {
     }
 
     async fn cascade(object: &Stored, txn: &mut Txn<'_>) -> Result<(), Refusal> {
-        for id in txn.members((Kind::User, object.id), Kind::App, usize::MAX).await? {
-            if let Some(app) = txn.object(Kind::App, id).await? {
-                remove_credentials(txn, id).await?;
-                txn.erase(Kind::App, &app).await?;
+        let mut room = room(txn);
+        for id in txn.members((Kind::User, object.id), Kind::App, room.saturating_add(1)).await? {
+            let Some(app) = txn.object(Kind::App, id).await? else { continue };
+            if room == 0 || !empty(txn, id, &mut room).await? {
+                txn.rest.again = true;
+                return Ok(());
             }
+            txn.erase(Kind::App, &app).await?;
+            room = room.saturating_sub(1);
         }
         Ok(())
     }
@@ -136,13 +164,20 @@ impl Writable for User {
                 draft.faults.add("Teams", format_args!("{id} is not of the user's organisation"));
             }
         }
-        place(txn, &mut draft.after, organisation, teams).await
+        place(txn, &mut draft.after, organisation, teams).await?;
+        if let Some(before) = &draft.before {
+            stay_in_organisations(before, &mut draft.after);
+        }
+        Ok(())
     }
 
     async fn after(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         let before = draft.before.as_ref().map(|user| user.number("OrganisationID"));
-        if before.is_some_and(|before| before != draft.after.number("OrganisationID")) {
-            rewrite_tokens(txn, draft.after.id).await?;
+        let moved = before.is_some_and(|before| before != draft.after.number("OrganisationID"));
+        if moved || draft.after.links.unsettled.is_some() {
+            let (at, mut room) = (moved.then(|| draft.state.clock.unix()), room(txn));
+            move_tokens(txn, Kind::User, &mut draft.after, at, &mut room).await?;
+            txn.save(Kind::User, draft.before.as_ref(), &draft.after).await?;
         }
         Ok(())
     }
@@ -166,13 +201,5 @@ pub(crate) async fn place(
     user.owners.extend(teams.iter().map(|id| (kind_byte(Kind::Team), *id)));
     user.members.insert("OrganisationID".to_owned(), organisation.unwrap_or(0).into());
     user.members.insert("Teams".to_owned(), teams.into());
-    Ok(())
-}
-
-/// Writes the tokens of a user's apps anew, after what they carry of the user changed.
-pub(crate) async fn rewrite_tokens(txn: &mut Txn<'_>, user: u64) -> Result<(), StoreError> {
-    for app in txn.members((Kind::User, user), Kind::App, usize::MAX).await? {
-        keys::rewrite_tokens(txn, app).await?;
-    }
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::steps::Rest;
 use crate::catalog::Catalog;
 use crate::store::{Committed, Expect, Kind, Record, RecordKey, RecordStore, StoreError, Write};
 use crate::wire::portal::fields::Ref;
@@ -17,6 +18,8 @@ const PAGE: usize = 500;
 pub(crate) struct Txn<'c> {
     catalog: &'c Catalog,
     seen: BTreeMap<RecordKey, Seen>,
+    /// What its request has still to do when it is through.
+    pub(crate) rest: Rest,
 }
 
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl Seen {
 impl<'c> Txn<'c> {
     /// One that has neither read nor written.
     pub(crate) fn new(catalog: &'c Catalog) -> Self {
-        Self { catalog, seen: BTreeMap::new() }
+        Self { catalog, seen: BTreeMap::new(), rest: Rest::default() }
     }
 
     /// The catalog it writes through.
@@ -223,11 +226,8 @@ impl<'c> Txn<'c> {
     /// Deletes an object and its entries in the indexes.
     pub(crate) async fn erase(&mut self, kind: Kind, object: &Stored) -> Result<(), StoreError> {
         self.put(RecordKey::number(kind, object.id), None).await?;
-        for entry in &object.uniques {
-            self.put(RecordKey::bytes(Kind::Unique, entry), None).await?;
-        }
-        for owner in &object.owners {
-            self.put(member_key(owner.0, owner.1, (kind, object.id)), None).await?;
+        for entry in entries(kind, object) {
+            self.put(entry, None).await?;
         }
         Ok(())
     }
@@ -252,6 +252,13 @@ impl<'c> Txn<'c> {
             Committed::Conflict(_) => Ok(false),
         }
     }
+}
+
+/// An object's entries in the indexes: its unique names, and whose it is.
+pub(crate) fn entries(kind: Kind, object: &Stored) -> impl Iterator<Item = RecordKey> {
+    let uniques = object.uniques.iter().map(|entry| RecordKey::bytes(Kind::Unique, entry));
+    let owners = object.owners.iter();
+    uniques.chain(owners.map(move |owner| member_key(owner.0, owner.1, (kind, object.id))))
 }
 
 /// The entry of a custom id among the unique names.

@@ -49,6 +49,9 @@ mod admin_objects;
 /// Admin tokens, their scopes, and the log of what was done with them.
 mod admin_tokens;
 
+/// Owners with more credentials than a commit holds.
+mod large_owners;
+
 /// A file with seeded faults.
 mod import_file;
 

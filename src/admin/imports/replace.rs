@@ -4,6 +4,7 @@ use super::job::{Job, Pass, Stop};
 use super::{decode, encode};
 use crate::admin::ATTEMPTS_MAX;
 use crate::admin::keys::remove;
+use crate::admin::steps::prefetch_whole;
 use crate::admin::txn::Txn;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::imports::options::Mode;
@@ -59,7 +60,7 @@ impl Job {
                 return Err(Stop::Cancelled);
             }
             let mut next = self.import.clone();
-            txn.prefetch(ids.iter().map(|id| RecordKey::number(Kind::Credential, *id))).await?;
+            prefetch_whole(&mut txn, ids).await?;
             for id in ids {
                 let object = txn.object(Kind::Credential, *id).await?;
                 // A pair for display is no token, and stands in no list of them.

@@ -60,6 +60,9 @@ pub struct Links {
     /// How often a user asked for plans, for as long as their intervals last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<Asked>,
+    /// An app or a user was moved, and its tokens may not say so yet: which move that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<u64>,
     /// The team that an organisation's users are in when they are in no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_team: Option<u64>,

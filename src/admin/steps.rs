@@ -1,0 +1,258 @@
+//! Requests that change more than one commit may hold: they go in steps.
+//!
+//! A commit holds the records of a few dozen credentials, so that a shared store is busy with it for
+//! a few milliseconds. Of an owner that is deleted, what belongs to it goes first, and itself with
+//! the last of that. An owner that is moved says so with the first commit, and is *unsettled* until
+//! what gateways enforce of its tokens is written anew. Either way each commit leaves a state that
+//! the same request goes on from.
+
+use super::answer::{Answer, Refusal};
+use super::call::Call;
+use super::crud::Operation;
+use super::keys::{token_key, tokens_of, write_token};
+use super::txn::{Txn, entries, kind_byte};
+use super::{ATTEMPTS_MAX, AdminState};
+use crate::domain::time::UnixMs;
+use crate::store::{Kind, RecordKey, StoreError};
+use crate::wire::portal::stored::Stored;
+
+/// Credentials, or other objects, that one commit deletes or writes anew, in a store where nobody
+/// but other edits waits for it. A credential is some nine records.
+const BATCH: usize = 256;
+/// The same in a store that has other things to do meanwhile.
+const BATCH_SHARED: usize = 64;
+
+/// What is left to do of a request when a commit of it is through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rest {
+    /// Tokens of an owner are to be written anew.
+    pub(crate) settle: Option<Unsettled>,
+    /// The request is to be done once more: there is more to delete.
+    pub(crate) again: bool,
+}
+
+/// An app or a user that was moved, and whose tokens say otherwise yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unsettled {
+    kind: Kind,
+    id: u64,
+    /// Which move: another one meanwhile has another mark.
+    mark: u64,
+}
+
+/// Does a request, commit by commit.
+pub(super) async fn transact<O: Operation>(
+    state: &AdminState,
+    call: &Call,
+) -> Result<Answer, Refusal> {
+    let mut done = None;
+    loop {
+        let (answer, rest) = match (step::<O>(state, call).await, done.take()) {
+            (Ok(through), _) => through,
+            // Somebody else deleted the rest of it.
+            (Err(Refusal::Missing { .. }), Some(answer)) => return Ok(answer),
+            (Err(refusal), _) => return Err(refusal),
+        };
+        if let Some(owner) = rest.settle {
+            settle(state, owner).await?;
+        }
+        if !rest.again {
+            return Ok(answer);
+        }
+        done = Some(answer);
+    }
+}
+
+/// One commit of a request, tried again when others were faster.
+async fn step<O: Operation>(state: &AdminState, call: &Call) -> Result<(Answer, Rest), Refusal> {
+    let mut turn = None;
+    for _ in 0..ATTEMPTS_MAX {
+        let mut txn = Txn::new(&state.catalog);
+        let answer = O::run(state, &mut txn, call).await.map_err(|refusal| match O::ACTION {
+            true => refusal.of_action(),
+            false => refusal,
+        })?;
+        let rest = txn.rest;
+        if txn.commit().await? {
+            return Ok((answer, rest));
+        }
+        if turn.is_none() {
+            turn = Some(state.turns.lock().await);
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+/// How many objects a commit has room for.
+pub(crate) fn room(txn: &Txn<'_>) -> usize {
+    if txn.catalog().store().has_feed() { BATCH_SHARED } else { BATCH }
+}
+
+/// Reads at once what deleting these credentials looks at.
+pub(crate) async fn prefetch_whole(txn: &mut Txn<'_>, ids: &[u64]) -> Result<(), StoreError> {
+    let (mut keys, mut requests) = (Vec::new(), Vec::new());
+    for credential in credentials(txn, ids).await? {
+        keys.extend(entries(Kind::Credential, &credential));
+        keys.extend(tokens_of(&credential).map(|hash| token_key(&hash)));
+        requests.extend([credential.links.request, credential.links.pending].iter().flatten());
+    }
+    keys.extend(requests.iter().map(|id| RecordKey::number(Kind::AccessRequest, *id)));
+    txn.prefetch(keys.into_iter()).await?;
+    prefetch_requests(txn, &requests).await
+}
+
+/// Reads at once what deleting these access requests looks at.
+pub(crate) async fn prefetch_requests(txn: &mut Txn<'_>, ids: &[u64]) -> Result<(), StoreError> {
+    txn.prefetch(ids.iter().map(|id| RecordKey::number(Kind::AccessRequest, *id))).await?;
+    let mut keys = Vec::new();
+    for id in ids {
+        if let Some(request) = txn.shared(Kind::AccessRequest, *id).await? {
+            keys.extend(entries(Kind::AccessRequest, &request));
+        }
+    }
+    txn.prefetch(keys.into_iter()).await
+}
+
+async fn credentials(txn: &mut Txn<'_>, ids: &[u64]) -> Result<Vec<Stored>, StoreError> {
+    txn.prefetch(ids.iter().map(|id| RecordKey::number(Kind::Credential, *id))).await?;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.extend(txn.object(Kind::Credential, *id).await?);
+    }
+    Ok(found)
+}
+
+/// Writes the tokens of a moved app or user anew, after what they carry of it changed: all of them
+/// if the commit has room, which takes from it; otherwise the owner is marked as unsettled, and the
+/// rest is left for later. Without a move `moved` is `None`: then an earlier one is seen through.
+pub(crate) async fn move_tokens(
+    txn: &mut Txn<'_>,
+    kind: Kind,
+    owner: &mut Stored,
+    moved: Option<UnixMs>,
+    room: &mut usize,
+) -> Result<(), StoreError> {
+    if rewrite_some(txn, kind, owner.id, room).await? {
+        owner.links.unsettled = None;
+        leave_organisations(owner);
+        return Ok(());
+    }
+    let known = owner.links.unsettled.unwrap_or_default();
+    let mark = moved.map_or(known, |now| now.0.max(known.saturating_add(1)));
+    owner.links.unsettled = Some(mark);
+    txn.rest.settle = Some(Unsettled { kind, id: owner.id, mark });
+    Ok(())
+}
+
+/// Lets an owner still be found by the organisations it has left, for as long as its tokens may
+/// say that it is there.
+pub(crate) fn stay_in_organisations(before: &Stored, after: &mut Stored) {
+    let organisation = kind_byte(Kind::Organisation);
+    for owner in before.owners.iter().filter(|owner| owner.0 == organisation) {
+        if !after.owners.contains(owner) {
+            after.owners.push(*owner);
+        }
+    }
+}
+
+fn leave_organisations(owner: &mut Stored) {
+    let now = owner.number("OrganisationID");
+    owner.owners.retain(|of| of.0 != kind_byte(Kind::Organisation) || Some(of.1) == now);
+}
+
+/// Writes tokens anew while there is room; whether that was all.
+async fn rewrite_some(
+    txn: &mut Txn<'_>,
+    kind: Kind,
+    owner: u64,
+    room: &mut usize,
+) -> Result<bool, StoreError> {
+    let most = room.saturating_add(1);
+    let apps = apps_of(txn, kind, owner, most).await?;
+    for app in apps {
+        let mut ids = txn.members((Kind::App, app), Kind::Credential, most).await?;
+        let all = ids.len() < *room;
+        ids.truncate(*room);
+        rewrite(txn, &ids).await?;
+        // An app without any takes its room, too: it was looked at.
+        *room = room.saturating_sub(ids.len().saturating_add(1));
+        if !all {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The apps of a user, or the app itself.
+async fn apps_of(
+    txn: &Txn<'_>,
+    kind: Kind,
+    owner: u64,
+    most: usize,
+) -> Result<Vec<u64>, StoreError> {
+    if kind == Kind::App {
+        return Ok(vec![owner]);
+    }
+    txn.members((kind, owner), Kind::App, most).await
+}
+
+/// Writes what gateways enforce of these credentials' tokens.
+async fn rewrite(txn: &mut Txn<'_>, ids: &[u64]) -> Result<(), StoreError> {
+    let all = credentials(txn, ids).await?;
+    let tokens = all.iter().flat_map(tokens_of).map(|hash| token_key(&hash)).collect::<Vec<_>>();
+    txn.prefetch(tokens.into_iter()).await?;
+    for credential in &all {
+        write_token(txn, credential).await?;
+    }
+    Ok(())
+}
+
+/// Writes all tokens of an unsettled owner anew, and takes its mark off. Tokens that come to it
+/// meanwhile are right from the start.
+async fn settle(state: &AdminState, owner: Unsettled) -> Result<(), Refusal> {
+    let lists = Txn::new(&state.catalog);
+    for app in apps_of(&lists, owner.kind, owner.id, usize::MAX).await? {
+        let ids = lists.members((Kind::App, app), Kind::Credential, usize::MAX).await?;
+        for some in ids.chunks(room(&lists)) {
+            through(state, Settling::Tokens(some)).await?;
+        }
+    }
+    through(state, Settling::Done(owner)).await
+}
+
+/// One commit of settling.
+#[derive(Clone, Copy, Debug)]
+enum Settling<'a> {
+    Tokens(&'a [u64]),
+    Done(Unsettled),
+}
+
+async fn through(state: &AdminState, what: Settling<'_>) -> Result<(), Refusal> {
+    let mut turn = None;
+    for _ in 0..ATTEMPTS_MAX {
+        let mut txn = Txn::new(&state.catalog);
+        match what {
+            Settling::Tokens(ids) => rewrite(&mut txn, ids).await?,
+            Settling::Done(owner) => unmark(&mut txn, owner).await?,
+        }
+        if txn.commit().await? {
+            return Ok(());
+        }
+        if turn.is_none() {
+            turn = Some(state.turns.lock().await);
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+async fn unmark(txn: &mut Txn<'_>, owner: Unsettled) -> Result<(), StoreError> {
+    let Some(before) = txn.object(owner.kind, owner.id).await? else { return Ok(()) };
+    // Whoever moved it again settles it, too.
+    if before.links.unsettled != Some(owner.mark) {
+        return Ok(());
+    }
+    let mut after = before.clone();
+    after.links.unsettled = None;
+    leave_organisations(&mut after);
+    txn.save(owner.kind, Some(&before), &after).await
+}

@@ -1,0 +1,284 @@
+//! Owners with more credentials than a commit holds: deleted and moved in steps, on every store,
+//! also when the gateway is cut off in the middle.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Request;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use turnpike::clock::ManualClock;
+use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use turnpike::store::{AnyStore, Kind, RecordKey, RecordStore, StoreError};
+
+use crate::admin_support::{Admin, SECRET, START, id};
+#[cfg(feature = "redis")]
+use crate::redis_server::RedisServer;
+
+/// Credentials of the app: a dozen commits of the embedded store, four dozen of Redis.
+const COUNT: usize = 3_000;
+
+/// Where a gateway keeps what it knows: on a disk, or in Redis.
+struct Place {
+    folder: tempfile::TempDir,
+    #[cfg(feature = "redis")]
+    server: Option<RedisServer>,
+}
+
+impl Place {
+    fn embedded() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            #[cfg(feature = "redis")]
+            server: None,
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis() -> Self {
+        Self { server: Some(RedisServer::durable()), ..Self::embedded() }
+    }
+
+    async fn open(&self) -> Admin {
+        let clock = Arc::new(ManualClock::at(START));
+        #[cfg(feature = "redis")]
+        if let Some(server) = &self.server {
+            let store = AnyStore::Redis(server.connect().await);
+            return Admin::on(store, tempfile::tempdir().unwrap(), clock).await;
+        }
+        let store = loop {
+            let options = EmbeddedOptions::default();
+            match EmbeddedStore::open(self.folder.path(), options, clock.clone()) {
+                // Tasks of the earlier run still hold it: let them end.
+                Err(StoreError::InUse) => tokio::task::yield_now().await,
+                other => break AnyStore::Embedded(other.unwrap()),
+            }
+        };
+        Admin::on(store, tempfile::tempdir().unwrap(), clock).await
+    }
+
+    /// Sends a request, cuts the gateway off its store once the first of these tokens is as
+    /// `begun` says, and starts another one.
+    async fn cut(
+        &mut self,
+        admin: Admin,
+        (method, path, body): (&str, String, Value),
+        (first, begun): (&str, impl Fn(&Admin, Option<turnpike::wire::record::KeyRecord>) -> bool),
+    ) -> Admin {
+        let request = Request::builder().method(method).uri(format!("/portal-api{path}"));
+        let request = request.header("Authorization", SECRET);
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let running = tokio::spawn(admin.router.clone().oneshot(request));
+        while !begun(&admin, admin.token(first).await) {
+            tokio::task::yield_now().await;
+        }
+        #[cfg(feature = "redis")]
+        if let Some(server) = &mut self.server {
+            server.kill();
+        }
+        admin.catalog.store().release().unwrap();
+        assert_eq!(running.await.unwrap().unwrap().status(), 503, "{method} {path}");
+        drop(admin);
+        #[cfg(feature = "redis")]
+        if let Some(server) = &mut self.server {
+            server.restart();
+        }
+        self.open().await
+    }
+}
+
+/// An app with many credentials.
+struct Large {
+    app: u64,
+    tokens: Vec<String>,
+}
+
+impl Large {
+    /// Makes one that belongs to a user.
+    async fn new(admin: &Admin, user: u64, (plan, product): (u64, u64)) -> Self {
+        let app = json!({ "Name": "large", "UserID": user });
+        let app = id(&admin.expect(200, "POST", "/apps", app).await);
+        let tokens: Vec<_> = (0..COUNT).map(|n| format!("LEG-large-app-{n:04}")).collect();
+        let line = |(n, token): (usize, &String)| {
+            json!({ "AppID": app, "Alias": format!("k{n}"), "KeyID": token, "PlanID": plan,
+                    "ProductIDs": [product] })
+            .to_string()
+        };
+        let lines: Vec<_> = tokens.iter().enumerate().map(line).collect();
+        let request = Request::post("/v1/imports?format=ndjson&wait=60s");
+        let request = request.header("Authorization", SECRET).body(lines.join("\n").into());
+        let reply = admin.raw(request.unwrap()).await;
+        assert_eq!(reply.json["Created"], COUNT, "{reply:?}");
+        Self { app, tokens }
+    }
+
+    /// How many of its tokens are known.
+    async fn known(&self, admin: &Admin) -> usize {
+        self.records(admin).await.len()
+    }
+
+    /// What gateways enforce of its tokens: owners and organisations.
+    async fn owners(&self, admin: &Admin) -> BTreeSet<(Option<u64>, Option<u64>)> {
+        let all = self.records(admin).await;
+        all.iter().map(|record| (record.user, record.organisation)).collect()
+    }
+
+    async fn records(&self, admin: &Admin) -> Vec<turnpike::wire::record::KeyRecord> {
+        let pepper = admin.catalog.pepper();
+        let key = |token: &String| RecordKey::bytes(Kind::Token, pepper.hash(token.as_bytes()).0);
+        let keys: Vec<_> = self.tokens.iter().map(key).collect();
+        let found = admin.catalog.store().get_all(&keys).await.unwrap();
+        let found = found.into_iter().flatten();
+        found.map(|record| serde_json::from_slice(&record.value).unwrap()).collect()
+    }
+}
+
+/// The names of all records: an owner that is gone leaves none.
+async fn names(admin: &Admin) -> Vec<RecordKey> {
+    admin.records().await.into_iter().map(|(key, _)| key).collect()
+}
+
+/// Deletes an app, and a user with another: all tokens are unknown, and nothing is left of them.
+async fn deleted_whole(place: Place) {
+    let admin = place.open().await;
+    let (plan, product, _) = admin.furnish().await;
+    let before = names(&admin).await;
+    for of_user in [false, true] {
+        let user = if of_user {
+            id(&admin.expect(200, "POST", "/users", json!({ "Email": "a@acme.test" })).await)
+        } else {
+            1
+        };
+        let large = Large::new(&admin, user, (plan, product)).await;
+        let request = json!({ "AuthType": "authToken", "PlanID": plan, "ProductIDs": [product] });
+        admin.expect(200, "PUT", &format!("/apps/{}/provision", large.app), request).await;
+        let from = admin.catalog.store().generation().await.unwrap();
+        let path = if of_user { format!("/users/{user}") } else { format!("/apps/{}", large.app) };
+        admin.expect(200, "DELETE", &path, Value::Null).await;
+        assert_eq!(large.known(&admin).await, 0, "{path}");
+        assert_eq!(names(&admin).await, before, "{path}");
+        admin.expect(404, "DELETE", &path, Value::Null).await;
+        commits_are_small(&admin, from).await;
+    }
+}
+
+/// The edits after `from` went through in commits that no store is busy with for long.
+async fn commits_are_small(admin: &Admin, from: turnpike::store::Generation) {
+    let store = admin.catalog.store();
+    let last = store.generation().await.unwrap();
+    if !store.has_feed() {
+        assert!(COUNT as u64 / 256 <= last.0 - from.0, "{from:?} to {last:?}");
+        return;
+    }
+    let (mut at, mut commits, mut records_max) = (from, 0, 0);
+    while at < last {
+        let turnpike::store::feed::Changes::Next(next) = store.changes(at).await.unwrap() else {
+            panic!("the feed has a gap after {at:?}");
+        };
+        for change in next {
+            at = change.generation;
+            commits += 1;
+            records_max = records_max.max(change.keys.len());
+        }
+    }
+    assert!(COUNT / 64 <= commits, "{commits} commits");
+    assert!(records_max <= 64 * 9 + 9, "{records_max} records in a commit");
+}
+
+#[tokio::test]
+async fn a_large_app_and_a_large_user_are_deleted_whole() {
+    deleted_whole(Place::embedded()).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_large_app_and_a_large_user_are_deleted_whole_from_redis() {
+    deleted_whole(Place::redis()).await;
+}
+
+/// Deletes an app; the gateway is cut off in the middle: what is left is still an app, and the same
+/// request deletes it.
+async fn deleted_again(mut place: Place) {
+    let admin = place.open().await;
+    let (plan, product, _) = admin.furnish().await;
+    let before = admin.records().await;
+    let large = Large::new(&admin, 1, (plan, product)).await;
+    let path = format!("/apps/{}", large.app);
+    let request = ("DELETE", path.clone(), Value::Null);
+    let gone = |_: &Admin, record: Option<_>| record.is_none();
+    let admin = place.cut(admin, request, (&large.tokens[0], gone)).await;
+    let left = large.known(&admin).await;
+    assert!(0 < left && left < COUNT, "{left}");
+    let list = format!("{path}/custom_credentials?p=-2");
+    let shown = admin.expect(200, "GET", &list, Value::Null).await;
+    assert_eq!(shown.as_array().unwrap().len(), left, "what is shown is enforced");
+    admin.expect(200, "DELETE", &path, Value::Null).await;
+    assert_eq!(large.known(&admin).await, 0);
+    assert_eq!(admin.records().await, before);
+}
+
+#[tokio::test]
+async fn a_large_app_half_deleted_is_deleted_again() {
+    deleted_again(Place::embedded()).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_large_app_half_deleted_is_deleted_again_from_redis() {
+    deleted_again(Place::redis()).await;
+}
+
+/// Moves an app, then its user, then everybody of an organisation: each time the gateway is cut off
+/// in the middle, and the same request goes on.
+async fn moved_again(mut place: Place) {
+    let admin = place.open().await;
+    let (plan, product, _) = admin.furnish().await;
+    let mut made = Vec::new();
+    for name in ["Acme", "Beta"] {
+        let body = json!({ "Name": name });
+        made.push(id(&admin.expect(200, "POST", "/organisations", body).await));
+    }
+    let user = json!({ "Email": "a@acme.test", "OrganisationID": made[0] });
+    let user = id(&admin.expect(200, "POST", "/users", user).await);
+    let large = Large::new(&admin, 1, (plan, product)).await;
+    let home = (Some(1), Some(1));
+    assert_eq!(large.owners(&admin).await, BTreeSet::from([home]));
+    let member = json!({ "Email": "a@acme.test", "OrganisationID": made[1] });
+    let (mut admin, mut was) = (admin, home);
+    for ((method, path, body), now) in [
+        (("PUT", format!("/apps/{}", large.app), json!({ "UserID": user })), made[0]),
+        (("PUT", format!("/users/{user}"), member), made[1]),
+        (("DELETE", format!("/organisations/{}", made[1]), Value::Null), 1),
+    ] {
+        let now = (Some(user), Some(now));
+        let begun = |_: &Admin, record: Option<turnpike::wire::record::KeyRecord>| {
+            record.is_some_and(|record| (record.user, record.organisation) == now)
+        };
+        let request = (method, path.clone(), body.clone());
+        admin = place.cut(admin, request, (&large.tokens[0], begun)).await;
+        assert_eq!(large.owners(&admin).await, BTreeSet::from([was, now]), "half of {path}");
+        admin.expect(200, method, &path, body).await;
+        assert_eq!(large.owners(&admin).await, BTreeSet::from([now]), "{path}");
+        was = now;
+    }
+    admin.expect(404, "GET", &format!("/organisations/{}", made[1]), Value::Null).await;
+    // Nothing remembers the moves.
+    for (key, value) in admin.records().await {
+        let text = String::from_utf8_lossy(&value).into_owned();
+        assert!(!text.contains("unsettled"), "{key:?} {text}");
+    }
+    let left = admin.expect(200, "GET", &format!("/organisations/{}", made[0]), Value::Null).await;
+    assert_eq!(left["Users"], json!([]), "it left when its tokens had");
+}
+
+#[tokio::test]
+async fn a_large_owner_half_moved_is_moved_again() {
+    moved_again(Place::embedded()).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_large_owner_half_moved_is_moved_again_in_redis() {
+    moved_again(Place::redis()).await;
+}
