@@ -76,7 +76,7 @@ impl Enforcer {
             Period::Never | Period::Calendar(_) => UnixMs(0),
             Period::Every { ms } => {
                 let begun = carried.renews.and_then(|ends| ends.0.checked_sub(ms.get()));
-                store.anchor(&spec.key.subject, begun.map_or(now, UnixMs)).await?
+                store.anchor_from(&spec.key.subject, now, begun.map(UnixMs)).await?
             }
         };
         let used = carried.used.max(1);

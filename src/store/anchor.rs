@@ -12,19 +12,34 @@ impl AnyStore {
     /// # Errors
     /// When the store does not answer, is learning, or the record is not one of these.
     pub async fn anchor(&self, subject: &Subject, now: UnixMs) -> Result<UnixMs, StoreError> {
+        self.anchor_from(subject, now, None).await
+    }
+
+    /// The same for a subject that was used elsewhere: if nobody has asked yet, its rolling periods
+    /// began at `begun`, whatever the time is now.
+    ///
+    /// # Errors
+    /// As [`Self::anchor`].
+    pub async fn anchor_from(
+        &self,
+        subject: &Subject,
+        now: UnixMs,
+        begun: Option<UnixMs>,
+    ) -> Result<UnixMs, StoreError> {
         #[cfg(feature = "redis")]
         if let Self::Redis(store) = self {
-            return store.anchor(subject).await;
+            return store.anchor(subject, begun).await;
         }
+        let begun = begun.unwrap_or(now);
         // A second round when another gateway was first.
         for _ in 0..2 {
             if let Some(first) = self.first_use(subject).await? {
                 return Ok(first);
             }
-            let value = Some(now.0.to_be_bytes().into());
+            let value = Some(begun.0.to_be_bytes().into());
             let write = Write { key: record(subject), expect: Expect::Absent, value };
             if let Committed::At(_) = self.commit(vec![write]).await? {
-                return Ok(now);
+                return Ok(begun);
             }
         }
         Err(StoreError::Damaged { what: "an anchor" })

@@ -199,8 +199,12 @@ impl RedisStore {
         self.counters.assert(&self.keys, shard, batch).await
     }
 
-    pub(in crate::store) async fn anchor(&self, subject: &Subject) -> Result<UnixMs, StoreError> {
-        self.counters.anchor(&self.keys, subject).await
+    pub(in crate::store) async fn anchor(
+        &self,
+        subject: &Subject,
+        begun: Option<UnixMs>,
+    ) -> Result<UnixMs, StoreError> {
+        self.counters.anchor(&self.keys, subject, begun).await
     }
 
     pub(in crate::store) async fn first_use(

@@ -58,6 +58,9 @@ mod import_file;
 /// Bulk imports through the listener.
 mod admin_imports;
 
+/// Used quota that imports bring.
+mod import_quota;
+
 /// The same with the built binary, which is killed.
 mod import_process;
 

@@ -254,14 +254,25 @@ impl Counters {
         Ok(())
     }
 
-    /// When a subject's rolling periods began; set if it was not.
-    pub(super) async fn anchor(&self, keys: &Keys, of: &Subject) -> Result<UnixMs, StoreError> {
+    /// When a subject's rolling periods began; set if it was not, to `begun` or to now.
+    pub(super) async fn anchor(
+        &self,
+        keys: &Keys,
+        of: &Subject,
+        begun: Option<UnixMs>,
+    ) -> Result<UnixMs, StoreError> {
         let shard = keys::shard(of);
         let member = self.shards.member(shard);
         if !member.may_reserve() {
             return Err(StoreError::Learning);
         }
-        let arguments = |cmd: &mut Cmd| caller(cmd, member.incarnation(), ProcessId(0));
+        let arguments = |cmd: &mut Cmd| {
+            caller(cmd, member.incarnation(), ProcessId(0));
+            match begun {
+                Some(begun) => cmd.arg(begun.0.min(NUMBER_MAX)),
+                None => cmd.arg(""),
+            };
+        };
         let names = [keys.shard(shard), keys.anchor(of)];
         let mut answer = self.link.script(&self.anchor, &names, self.deadline, arguments).await?;
         let learn = answer.number()? != 0;
