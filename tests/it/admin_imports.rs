@@ -32,16 +32,16 @@ async fn lines(admin: &Admin, path: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn errors(admin: &Admin, import: &Value) -> Vec<Value> {
+pub(crate) async fn errors(admin: &Admin, import: &Value) -> Vec<Value> {
     lines(admin, import["ErrorsURL"].as_str().unwrap()).await
 }
 
 /// A line that is right.
-fn line(app: u64, plan: u64, product: u64, alias: &str, key: &str) -> Value {
+pub(crate) fn line(app: u64, plan: u64, product: u64, alias: &str, key: &str) -> Value {
     json!({ "AppID": app, "Alias": alias, "KeyID": key, "PlanID": plan, "ProductIDs": [product] })
 }
 
-fn counts(import: &Value) -> [u64; 5] {
+pub(crate) fn counts(import: &Value) -> [u64; 5] {
     ["Total", "Created", "Updated", "Unchanged", "Failed"]
         .map(|name| import[name].as_u64().unwrap())
 }
@@ -402,7 +402,7 @@ async fn an_import_is_shown_while_it_runs_and_can_be_ended() {
 }
 
 /// The newest import, once it is as wanted.
-async fn until(admin: &Admin, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn until(admin: &Admin, wanted: impl Fn(&Value) -> bool) -> Value {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         let all = get(admin, "/v1/imports").await.json;

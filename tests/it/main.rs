@@ -58,6 +58,9 @@ mod import_file;
 /// Bulk imports through the listener.
 mod admin_imports;
 
+/// Imports that apply all lines or none, while they are applied.
+mod import_all_or_nothing;
+
 /// Used quota that imports bring.
 mod import_quota;
 

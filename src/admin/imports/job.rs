@@ -130,7 +130,7 @@ impl Job {
         }
         let faulty = 0 < self.import.counts.failed;
         let (status, reason) = match whole {
-            Ok(()) if faulty && self.aborts() => (Status::Aborted, None),
+            Ok(()) if faulty && self.aborts() && !self.import.applying => (Status::Aborted, None),
             Ok(()) if faulty => (Status::CompletedWithErrors, None),
             Ok(()) => (Status::Completed, None),
             Err(Stop::Cancelled) => (Status::Cancelled, None),
@@ -193,11 +193,15 @@ impl Job {
         }
     }
 
-    /// Applies the lines that were kept, if none had a fault.
+    /// Applies the lines that were kept, if none had a fault. Nobody ends it meanwhile; a line
+    /// that finds a fault only now does not keep the others from being applied.
     async fn apply_drafts(&mut self) -> Result<(), Stop> {
         if self.pass() != Pass::Stage || 0 < self.import.counts.failed {
             return Ok(());
         }
+        // Who would end it has done so by now, or is told that it is too late.
+        self.import.applying = true;
+        self.note().await?;
         let prefix = part_prefix(self.import.id, PartKind::Draft);
         loop {
             let store = self.state.catalog.store();
@@ -305,6 +309,7 @@ impl Job {
             let value = txn.get(&key).await?;
             let stored = value.as_deref().map(decode).transpose()?.ok_or(Stop::Cancelled)?;
             self.import.cancel = stored.cancel;
+            self.import.applying &= !stored.cancel;
             self.import.updated_ms = state.clock.unix().0;
             txn.put(key, Some(encode(&self.import))).await?;
             if txn.commit().await? {

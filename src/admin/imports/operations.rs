@@ -24,7 +24,7 @@ const PAGE: usize = 16;
 pub(crate) struct ListImports;
 /// Shows how one goes.
 pub(crate) struct ShowImport;
-/// Ends one. What it applied stays.
+/// Ends one. What it applied stays; one that applies all lines or none has begun, or has not.
 pub(crate) struct CancelImport;
 
 impl Operation for ListImports {
@@ -47,6 +47,11 @@ impl Operation for CancelImport {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let (key, mut import) = find(txn, call).await?;
         if import.runs(state.clock.unix()) {
+            if import.applying {
+                let id = import.id;
+                let text = format!("import {id} applies all lines or none, and has begun to");
+                return Err(Refusal::Conflict(text));
+            }
             import.cancel = true;
             txn.put(key, Some(encode(&import))).await?;
         }

@@ -22,7 +22,7 @@ pub enum Status {
     Completed,
     /// All lines without faults are applied.
     CompletedWithErrors,
-    /// A line had a fault, and so none was applied.
+    /// A line had a fault when all were checked, and so none was applied.
     Aborted,
     /// Somebody ended it.
     Cancelled,
@@ -64,6 +64,9 @@ pub struct Import {
     /// Whether somebody wants it to end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,
+    /// All lines were right, and they are being applied: from here on nobody ends it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub applying: bool,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -187,10 +190,49 @@ impl Import {
             members.extend(asked);
             let reason = self.reason.as_deref().map(Into::into);
             members.extend(reason.map(|reason| ("Reason".to_owned(), reason)));
-            if !self.notes.is_empty() {
-                members.insert("Notes".to_owned(), self.notes.clone().into());
+            let mut notes = self.notes.clone();
+            notes.extend(self.partly(status));
+            if !notes.is_empty() {
+                members.insert("Notes".to_owned(), notes.into());
             }
         }
         shown
+    }
+
+    /// What is to be said of one that was to apply all lines or none, and applied some.
+    fn partly(&self, status: Status) -> Option<String> {
+        let Counts { total, created, updated, unchanged, failed, .. } = self.counts;
+        let applied = created.saturating_add(updated).saturating_add(unchanged);
+        let why = match status {
+            Status::Running | Status::Completed | Status::Aborted => return None,
+            Status::CompletedWithErrors => format!("{failed} found a fault only then"),
+            Status::Cancelled | Status::Interrupted | Status::Failed => {
+                "import the file again for the rest".to_owned()
+            }
+        };
+        let text = format!("all lines were right, but {applied} of {total} are applied: {why}");
+        self.applying.then_some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_that_broke_off_while_it_was_applied_says_how_far_it_was() {
+        let counts = Counts { total: 10, created: 2, updated: 1, ..Counts::default() };
+        let import = Import { counts, updated_ms: 1_000, ..Import::default() };
+        let over = UnixMs(1_000 + SILENCE_MAX_MS);
+        let notes = |import: &Import, now| import.shown(now)["Notes"].clone();
+        assert_eq!(notes(&import, over), Value::Null, "it was only checked");
+        let import = Import { applying: true, ..import };
+        assert_eq!(notes(&import, UnixMs(1_000)), Value::Null, "it goes on");
+        let text =
+            "all lines were right, but 3 of 10 are applied: import the file again for the rest";
+        assert_eq!(import.shown(over)["Status"], "interrupted");
+        assert_eq!(notes(&import, over), json!([text]));
+        let import = Import { status: Status::Failed, ..import };
+        assert_eq!(notes(&import, UnixMs(1_000)), json!([text]));
     }
 }
