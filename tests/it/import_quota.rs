@@ -30,6 +30,9 @@ async fn goes_on(gate: &Gate, now: UnixMs) {
         let path = "/v1/imports?format=ndjson&wait=60s";
         let (status, done) = gate.request("POST", path, line).await;
         assert_eq!(status, 200, "{done}");
+        assert_eq!(done["Received"], 1);
+        let at = gate.generation().await;
+        assert!((1..=at).contains(&done["AppliedGeneration"].as_u64().unwrap()), "{done}");
         ["Created", "Updated", "Unchanged"].map(|name| done[name].as_u64().unwrap())
     };
     let usage = async || {

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use turnpike::clock::{Clock, SystemClock};
 
-use crate::process::{Client, Upstream, until};
+use crate::process::{Client, SECRET, Upstream, until};
 use crate::redis_gateways::{Place, credential, unlimited};
 use crate::redis_server::RedisServer;
 
@@ -37,6 +37,32 @@ fn a_write_that_waits_for_the_cluster_is_enforced_everywhere_when_it_is_answered
     let took_ms = SystemClock.boot().since_ms(start);
     eprintln!("milliseconds for ten writes that both gateways enforce: {took_ms}");
     assert!(took_ms < 10_000, "a second each would be a heartbeat each: {took_ms}");
+}
+
+#[test]
+fn an_import_that_waits_for_the_cluster_is_enforced_everywhere_when_it_is_answered() {
+    let (_server, _upstream, one, other) = two();
+    one.gateway.import("first-token", unlimited());
+    let tokens: Vec<_> = (0..200).map(|n| format!("LEG-imported-{n:04}")).collect();
+    let last = &tokens[tokens.len() - 1];
+    assert_eq!(other.asks(last), 403, "and remembers that nobody has it");
+    let lines: Vec<_> = tokens
+        .iter()
+        .map(|token| {
+            json!({"AppID": 1, "Alias": &token[4..], "KeyID": token, "PlanID": 1, "ProductIDs": [1]})
+                .to_string()
+        })
+        .collect();
+    let path = "/v1/imports?format=ndjson&wait=cluster&timeout=20s";
+    let mut admin = Client::new(one.gateway.admin);
+    let headers = [("Authorization", SECRET)];
+    let done = admin.send("POST", path, &headers, &lines.join("\n")).unwrap();
+    assert_eq!((done.status, &done.json()["Created"]), (200, &json!(200)), "{done:?}");
+    for token in [&tokens[0], last] {
+        assert_eq!(other.asks(token), 200, "at once");
+    }
+    let at = done.json()["AppliedGeneration"].as_u64().unwrap();
+    assert!(at <= other.status()["generation"].as_u64().unwrap(), "{done:?}");
 }
 
 #[test]

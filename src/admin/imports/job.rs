@@ -142,6 +142,7 @@ impl Job {
             }
         };
         (self.import.status, self.import.reason) = (status, reason);
+        self.import.applied = self.generation().await;
         self.import.finished_ms = Some(self.state.clock.unix().0);
         if let Err(error) = self.note().await {
             tracing::error!(import = id, ?error, "the end of an import could not be noted");
@@ -163,6 +164,16 @@ impl Job {
         self.read(read).await?;
         self.apply_drafts().await?;
         self.delete_rest().await
+    }
+
+    /// A generation that has all that was applied, if anything was, and the store tells.
+    async fn generation(&self) -> Option<u64> {
+        let counts = self.import.counts;
+        let applied = 0 < counts.applied().saturating_add(counts.deleted);
+        if self.options.dry_run || !applied {
+            return None;
+        }
+        self.state.catalog.store().generation().await.ok().map(|at| at.0)
     }
 
     fn aborts(&self) -> bool {

@@ -121,9 +121,11 @@ impl Options {
                 ("dry_run", "true" | "1") => set(&mut options.dry_run, true),
                 ("dry_run", "false" | "0") => set(&mut options.dry_run, false),
                 ("dry_run", _) => Some("true or false"),
+                // Until it ends; then its answer waits for the gateways, as that of any write.
+                ("wait", "cluster") => set(&mut options.wait, WAIT_MAX),
                 ("wait", span) => match seconds(span) {
                     Some(wait) => set(&mut options.wait, wait.min(WAIT_MAX)),
-                    None => Some("a span such as 10s"),
+                    None => Some("a span such as 10s, or cluster"),
                 },
                 ("app", app) => set(&mut options.app, Some(app.to_owned())),
                 ("plan", plan) => set(&mut options.plan, Some(plan.to_owned())),
@@ -205,6 +207,12 @@ mod tests {
             (plan.plan.as_deref(), plan.products.as_slice().join("+")),
             (Some("3"), "2+5".into())
         );
+    }
+
+    #[test]
+    fn who_waits_for_the_cluster_waits_for_the_end() {
+        let options = parse("format=csv&wait=cluster&timeout=5s", None).unwrap();
+        assert_eq!(options.wait, WAIT_MAX);
     }
 
     #[test]

@@ -54,6 +54,14 @@ pub struct Counts {
     pub unreadable: u64,
 }
 
+impl Counts {
+    /// Lines that are as they say.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.created.saturating_add(self.updated).saturating_add(self.unchanged)
+    }
+}
+
 /// One import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Import {
@@ -79,6 +87,9 @@ pub struct Import {
     pub asked: Asked,
     /// What became of its lines so far.
     pub counts: Counts,
+    /// A generation of the store with all that it applied, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<u64>,
     /// Commits made so far, each with a part of the report.
     pub batches: u64,
     /// Warnings about the file.
@@ -172,6 +183,8 @@ impl Import {
             "ID": self.id,
             "Status": status,
             "By": self.by,
+            // Lines taken in so far: all of them once it has ended.
+            "Received": total,
             "Total": total,
             "Created": created,
             "Updated": updated,
@@ -182,6 +195,7 @@ impl Import {
             "LinesPerSecond": total.saturating_mul(1_000) / took_ms,
             "StartedAt": at(self.started_ms),
             "FinishedAt": self.finished_ms.map(at),
+            "AppliedGeneration": self.applied,
             "ErrorsURL": format!("/v1/imports/{}/errors", self.id),
             "ResultsURL": format!("/v1/imports/{}/results", self.id),
         });
@@ -201,8 +215,8 @@ impl Import {
 
     /// What is to be said of one that was to apply all lines or none, and applied some.
     fn partly(&self, status: Status) -> Option<String> {
-        let Counts { total, created, updated, unchanged, failed, .. } = self.counts;
-        let applied = created.saturating_add(updated).saturating_add(unchanged);
+        let Counts { total, failed, .. } = self.counts;
+        let applied = self.counts.applied();
         let why = match status {
             Status::Running | Status::Completed | Status::Aborted => return None,
             Status::CompletedWithErrors => format!("{failed} found a fault only then"),
