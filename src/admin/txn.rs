@@ -232,6 +232,11 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
+    /// Whether there is anything to commit.
+    pub(crate) fn writes(&self) -> bool {
+        self.seen.values().any(|seen| seen.write.is_some())
+    }
+
     /// Stores what was written; false when something that was relied on has changed.
     pub(crate) async fn commit(self) -> Result<bool, StoreError> {
         let mut writes = Vec::new();

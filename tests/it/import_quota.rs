@@ -1,10 +1,9 @@
 //! Used quota that an import brings: what is left of it is admitted, in the window that it is of.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use turnpike::clock::{Clock, ManualClock, SystemClock};
+use turnpike::clock::Clock;
 use turnpike::domain::denial::Denial;
 use turnpike::domain::time::UnixMs;
 use turnpike::enforce::Carried;
@@ -74,8 +73,8 @@ async fn what_an_import_left_of_a_quota_is_admitted_from_redis() {
     let server = crate::redis_server::RedisServer::start();
     let store = turnpike::store::AnyStore::Redis(server.connect().await);
     // Windows are the server's.
-    let now = SystemClock.unix();
-    let clock = Arc::new(ManualClock::at(now));
-    let gate = Gate::on(store, Arc::new(tempfile::tempdir().unwrap()), clock, 1).await;
+    let now = turnpike::clock::SystemClock.unix();
+    let clock = turnpike::clock::ManualClock::at(now).into();
+    let gate = Gate::on(store, tempfile::tempdir().unwrap().into(), clock, 1).await;
     goes_on(&gate, now).await;
 }

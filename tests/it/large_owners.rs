@@ -11,8 +11,9 @@ use tower::ServiceExt;
 use turnpike::clock::ManualClock;
 use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use turnpike::store::{AnyStore, Kind, RecordKey, RecordStore, StoreError};
+use turnpike::wire::record::KeyRecord;
 
-use crate::admin_support::{Admin, SECRET, START, id};
+use crate::admin_support::{Admin, SECRET, START, credential, id};
 #[cfg(feature = "redis")]
 use crate::redis_server::RedisServer;
 
@@ -58,27 +59,37 @@ impl Place {
         Admin::on(store, tempfile::tempdir().unwrap(), clock).await
     }
 
+    /// Sends a request, and returns once a token is as `begun` says: the request is under way.
+    async fn begin(
+        admin: &Admin,
+        (method, path, body): (&str, &str, &Value),
+        (token, begun): (&str, impl Fn(Option<KeyRecord>) -> bool),
+    ) -> Running {
+        let request = Request::builder().method(method).uri(format!("/portal-api{path}"));
+        let request = request.header("Authorization", SECRET);
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let running = tokio::spawn(admin.router.clone().oneshot(request));
+        while !begun(admin.token(token).await) {
+            tokio::task::yield_now().await;
+        }
+        running
+    }
+
     /// Sends a request, cuts the gateway off its store once the first of these tokens is as
     /// `begun` says, and starts another one.
     async fn cut(
         &mut self,
         admin: Admin,
-        (method, path, body): (&str, String, Value),
-        (first, begun): (&str, impl Fn(&Admin, Option<turnpike::wire::record::KeyRecord>) -> bool),
+        request: (&str, &str, &Value),
+        first: (&str, impl Fn(Option<KeyRecord>) -> bool),
     ) -> Admin {
-        let request = Request::builder().method(method).uri(format!("/portal-api{path}"));
-        let request = request.header("Authorization", SECRET);
-        let request = request.body(Body::from(body.to_string())).unwrap();
-        let running = tokio::spawn(admin.router.clone().oneshot(request));
-        while !begun(&admin, admin.token(first).await) {
-            tokio::task::yield_now().await;
-        }
+        let running = Self::begin(&admin, request, first).await;
         #[cfg(feature = "redis")]
         if let Some(server) = &mut self.server {
             server.kill();
         }
         admin.catalog.store().release().unwrap();
-        assert_eq!(running.await.unwrap().unwrap().status(), 503, "{method} {path}");
+        assert_eq!(running.await.unwrap().unwrap().status(), 503, "{request:?}");
         drop(admin);
         #[cfg(feature = "redis")]
         if let Some(server) = &mut self.server {
@@ -87,6 +98,9 @@ impl Place {
         self.open().await
     }
 }
+
+/// A request under way.
+type Running = tokio::task::JoinHandle<Result<axum::response::Response, std::convert::Infallible>>;
 
 /// An app with many credentials.
 struct Large {
@@ -124,7 +138,7 @@ impl Large {
         all.iter().map(|record| (record.user, record.organisation)).collect()
     }
 
-    async fn records(&self, admin: &Admin) -> Vec<turnpike::wire::record::KeyRecord> {
+    async fn records(&self, admin: &Admin) -> Vec<KeyRecord> {
         let pepper = admin.catalog.pepper();
         let key = |token: &String| RecordKey::bytes(Kind::Token, pepper.hash(token.as_bytes()).0);
         let keys: Vec<_> = self.tokens.iter().map(key).collect();
@@ -205,9 +219,8 @@ async fn deleted_again(mut place: Place) {
     let before = admin.records().await;
     let large = Large::new(&admin, 1, (plan, product)).await;
     let path = format!("/apps/{}", large.app);
-    let request = ("DELETE", path.clone(), Value::Null);
-    let gone = |_: &Admin, record: Option<_>| record.is_none();
-    let admin = place.cut(admin, request, (&large.tokens[0], gone)).await;
+    let request = ("DELETE", &*path, &Value::Null);
+    let admin = place.cut(admin, request, (&large.tokens[0], |found| found.is_none())).await;
     let left = large.known(&admin).await;
     assert!(0 < left && left < COUNT, "{left}");
     let list = format!("{path}/custom_credentials?p=-2");
@@ -227,6 +240,33 @@ async fn a_large_app_half_deleted_is_deleted_again() {
 #[tokio::test]
 async fn a_large_app_half_deleted_is_deleted_again_from_redis() {
     deleted_again(Place::redis()).await;
+}
+
+/// Adds a credential to an app that is being deleted: it goes, too.
+async fn deleted_with_what_comes(place: Place) {
+    let admin = place.open().await;
+    let (plan, product, _) = admin.furnish().await;
+    let before = names(&admin).await;
+    let large = Large::new(&admin, 1, (plan, product)).await;
+    let path = format!("/apps/{}", large.app);
+    let request = ("DELETE", &*path, &Value::Null);
+    let running = Place::begin(&admin, request, (&large.tokens[0], |found| found.is_none())).await;
+    let late = credential("late", "LEG-a-late-comer", plan, product);
+    admin.expect(201, "POST", &format!("{path}/custom_credentials"), late).await;
+    assert_eq!(running.await.unwrap().unwrap().status(), 200);
+    assert_eq!(admin.token("LEG-a-late-comer").await, None);
+    assert_eq!(names(&admin).await, before);
+}
+
+#[tokio::test]
+async fn what_is_added_to_an_app_while_it_is_deleted_goes_with_it() {
+    deleted_with_what_comes(Place::embedded()).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn what_is_added_to_an_app_while_it_is_deleted_goes_with_it_from_redis() {
+    deleted_with_what_comes(Place::redis()).await;
 }
 
 /// Moves an app, then its user, then everybody of an organisation: each time the gateway is cut off
@@ -252,10 +292,10 @@ async fn moved_again(mut place: Place) {
         (("DELETE", format!("/organisations/{}", made[1]), Value::Null), 1),
     ] {
         let now = (Some(user), Some(now));
-        let begun = |_: &Admin, record: Option<turnpike::wire::record::KeyRecord>| {
+        let begun = |record: Option<KeyRecord>| {
             record.is_some_and(|record| (record.user, record.organisation) == now)
         };
-        let request = (method, path.clone(), body.clone());
+        let request = (method, &*path, &body);
         admin = place.cut(admin, request, (&large.tokens[0], begun)).await;
         assert_eq!(large.owners(&admin).await, BTreeSet::from([was, now]), "half of {path}");
         admin.expect(200, method, &path, body).await;
