@@ -59,6 +59,7 @@ impl Writable for Credential {
     const PUT_MISSING: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
     const READ_ONLY: &'static [&'static str] =
         &["CredentialHash", "AccessRequest", "PendingAccessRequest", "PreviousExpires", "Warnings"];
+    const SECRETS: &'static [&'static str] = &["KeyID", "CredentialKey", "CredentialSecret"];
 
     fn normalise(body: &mut Members, before: Option<&mut Stored>) {
         let Some(before) = before else { return };

@@ -16,8 +16,8 @@ use crate::domain::seal::Reveal;
 use crate::store::{Kind, RecordKey, RecordStore, StoreError};
 use crate::wire::portal::credential::Purpose;
 use crate::wire::portal::fields::{Faults, Fields, Members, Ref};
-use crate::wire::portal::moment;
 use crate::wire::portal::stored::Stored;
+use crate::wire::portal::{moment, secrets};
 
 /// Records per read of a list.
 const PAGE: usize = 500;
@@ -67,6 +67,8 @@ pub(crate) trait Writable: Resource {
     const PUT_MISSING: StatusCode = StatusCode::NOT_FOUND;
     /// Members that are shown and that no body sets.
     const READ_ONLY: &'static [&'static str] = &[];
+    /// Members with secrets that it takes; of all others such members are not kept.
+    const SECRETS: &'static [&'static str] = &[];
 
     /// Brings other spellings of a body into one, before it is laid over the members of `before`.
     fn normalise(_body: &mut Members, _before: Option<&mut Stored>) {}
@@ -235,6 +237,7 @@ pub(crate) async fn store<'s, R: Writable>(
 ) -> Result<Draft<'s>, Refusal> {
     let creates = draft.before.is_none();
     draft.take_cid(&mut body);
+    secrets::discard(&mut body, R::SECRETS);
     for name in ["ID", "CreatedAt", "UpdatedAt", "DeletedAt"].iter().chain(R::READ_ONLY) {
         body.remove(*name);
     }

@@ -20,6 +20,7 @@ use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::fields::{Fields, Members, Ref};
 use crate::wire::portal::people::App;
 use crate::wire::portal::request::Ask;
+use crate::wire::portal::secrets;
 use crate::wire::portal::stored::{Asked, Stored};
 
 /// Asks for a new credential, or for a change of one: another plan, more products.
@@ -44,7 +45,9 @@ impl Operation for Provision {
         let app = find::<App>(txn, call, StatusCode::UNPROCESSABLE_ENTITY).await?;
         let now = state.clock.unix();
         let mut draft = Draft::new(state, None, Stored::default());
-        let mut fields = Fields::of(call.members()?, &mut draft.faults);
+        let mut body = call.members()?;
+        secrets::discard(&mut body, &[]);
+        let mut fields = Fields::of(body, &mut draft.faults);
         let ask = Ask::read(&mut fields);
         draft.after.members = fields.finish();
         let (target, plan) = check(&ask, &app, &mut draft, txn).await?;

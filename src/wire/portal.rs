@@ -1,7 +1,7 @@
 //! The portal's objects: how bodies are read, how they lie in the store, what policies they are.
 //!
 //! Bodies are read leniently: numbers and booleans may come as texts, and only what cannot be
-//! coerced is refused; unknown members are kept and returned.
+//! coerced is refused; unknown members are kept and returned, unless they carry secrets ([`secrets`]).
 
 pub mod catalogue;
 pub mod credential;
@@ -11,6 +11,7 @@ pub mod people;
 pub mod plan;
 pub mod product;
 pub mod request;
+pub mod secrets;
 pub mod stored;
 pub mod values;
 

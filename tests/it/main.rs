@@ -46,6 +46,9 @@ mod admin_credentials;
 /// The portal's other objects, and the policies they become.
 mod admin_objects;
 
+/// Secrets in bodies that have no use for them.
+mod admin_secrets;
+
 /// Admin tokens, their scopes, and the log of what was done with them.
 mod admin_tokens;
 
