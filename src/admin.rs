@@ -23,6 +23,7 @@ mod organisations;
 mod people;
 mod policies;
 mod provision;
+mod repeats;
 mod requests;
 mod rotation;
 mod seed;
@@ -195,5 +196,9 @@ fn one<R: Resource>() -> MethodRouter<AdminState> {
 }
 
 async fn handle<O: Operation>(State(state): State<AdminState>, call: Call) -> Response {
-    steps::transact::<O>(&state, &call).await.into_response()
+    match steps::transact::<O>(&state, &call).await {
+        Ok(response) => response,
+        Err(refusal) if O::ACTION => refusal.of_action().into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
 }

@@ -82,6 +82,8 @@ pub enum Kind {
     Audience = 22,
     /// How many requests some credentials sent on one day.
     Usage = 23,
+    /// The answer to a write, for when the same request comes again; or the turn of one.
+    Answer = 24,
 }
 
 /// The name of a record: its kind, and bytes that order as they list.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request};
+use axum::extract::{
+    FromRequest, FromRequestParts, MatchedPath, OriginalUri, RawPathParams, Request,
+};
 use axum::response::{IntoResponse, Response};
 use http::Method;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -11,6 +13,7 @@ use serde_json::Value;
 use super::AdminState;
 use super::answer::Refusal;
 use super::auth::Caller;
+use super::repeats::Repeat;
 use crate::wire::portal::fields::Members;
 
 /// The largest body, in bytes: no object of the portal comes near.
@@ -37,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) upsert: bool,
     /// Whether the caller may change things: who may not is shown no secrets.
     pub(crate) may_write: bool,
+    /// What it is known by when it comes again, if its client wants it done once.
+    pub(crate) repeat: Result<Option<Repeat>, Vec<String>>,
     query: String,
     body: Result<Vec<u8>, BodyFault>,
 }
@@ -128,8 +133,13 @@ impl FromRequest<AdminState> for Call {
         } else {
             Ok(Vec::new())
         };
+        let path = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |uri| &uri.0).path();
+        let sent = body.as_deref().unwrap_or_default();
+        let pepper = state.catalog.pepper();
+        let repeat = Repeat::read((&parts.method, path), &parts.headers, caller, sent, pepper);
         Ok(Self {
             params,
+            repeat,
             query: query.to_owned(),
             paging: paging(query),
             envelope: matches!(parameter(query, "envelope"), Some("1" | "true")),

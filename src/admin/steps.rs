@@ -6,12 +6,15 @@
 //! what gateways enforce of its tokens is written anew. Either way each commit leaves a state that
 //! the same request goes on from.
 
+use axum::response::{IntoResponse, Response};
+
 use super::answer::{Answer, Refusal};
 use super::call::Call;
 use super::crud::Operation;
 use super::keys::{token_key, tokens_of, write_token};
+use super::repeats::Repeat;
 use super::txn::{Txn, entries, kind_byte};
-use super::{ATTEMPTS_MAX, AdminState};
+use super::{ATTEMPTS_MAX, AdminState, repeats};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::stored::Stored;
@@ -40,50 +43,87 @@ pub(crate) struct Unsettled {
     mark: u64,
 }
 
+/// How a commit of a request went.
+enum Step {
+    /// It is through, and this is left to do.
+    Through(Answer, Rest),
+    /// The request came before, and this was the answer.
+    Known(Response),
+}
+
 /// Does a request, commit by commit.
 pub(super) async fn transact<O: Operation>(
     state: &AdminState,
     call: &Call,
-) -> Result<Answer, Refusal> {
-    let mut done = None;
+) -> Result<Response, Refusal> {
+    let mut done: Option<Answer> = None;
     loop {
         let (answer, rest) = match (step::<O>(state, call).await, done.take()) {
-            (Ok(through), _) => through,
+            (Ok(Step::Through(answer, rest)), _) => (answer, rest),
+            (Ok(Step::Known(response)), _) => return Ok(response),
             // Somebody else deleted the rest of it.
-            (Err(Refusal::Missing { .. }), Some(answer)) => return Ok(answer),
+            (Err(Refusal::Missing { .. }), Some(answer)) => return Ok(answer.into_response()),
             (Err(refusal), _) => return Err(refusal),
         };
         if let Some(owner) = rest.settle {
             settle(state, owner).await?;
         }
         if !rest.again {
-            return Ok(answer);
+            return Ok(answer.into_response());
         }
         done = Some(answer);
     }
 }
 
 /// One commit of a request, tried again when others were faster.
-async fn step<O: Operation>(state: &AdminState, call: &Call) -> Result<(Answer, Rest), Refusal> {
+async fn step<O: Operation>(state: &AdminState, call: &Call) -> Result<Step, Refusal> {
+    let repeat = call.repeat.as_ref().map_err(|faults| Refusal::Faults(faults.clone()))?;
     let mut turn = None;
     for _ in 0..ATTEMPTS_MAX {
         let mut txn = Txn::new(&state.catalog);
-        let answer = O::run(state, &mut txn, call).await.map_err(|refusal| match O::ACTION {
-            true => refusal.of_action(),
-            false => refusal,
-        })?;
+        if let Some(given) = answered(repeat.as_ref(), state, &mut txn).await? {
+            return Ok(Step::Known(given));
+        }
+        let answer = match O::run(state, &mut txn, call).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                // Its twin, which came at the same moment, may have done it just now.
+                let mut anew = Txn::new(&state.catalog);
+                let given = answered(repeat.as_ref(), state, &mut anew).await?;
+                return given.map(Step::Known).ok_or(refusal);
+            }
+        };
         let rest = txn.rest;
         // A step that finds nothing to do and more to come saw what others delete just now, or the
         // index of a damaged store: it would be done for ever.
         let idle = rest.again && !txn.writes();
+        let mut kept = None;
+        // What is not done to its end is done again when it comes again.
+        if let Some(repeat) = repeat.as_ref().filter(|_| rest == Rest::default()) {
+            kept = Some(repeat.keep(state, &mut txn, &answer).await?);
+        }
         if !idle && txn.commit().await? {
-            return Ok((answer, rest));
+            if let Some(number) = kept {
+                repeats::forget_old(state, number).await;
+            }
+            return Ok(Step::Through(answer, rest));
         }
         if turn.is_none() {
             turn = Some(state.turns.lock().await);
         }
     }
     Err(Refusal::Busy)
+}
+
+async fn answered(
+    repeat: Option<&Repeat>,
+    state: &AdminState,
+    txn: &mut Txn<'_>,
+) -> Result<Option<Response>, Refusal> {
+    match repeat {
+        Some(repeat) => repeat.answered(state, txn).await,
+        None => Ok(None),
+    }
 }
 
 /// How many objects a commit has room for.

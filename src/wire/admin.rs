@@ -1,4 +1,4 @@
-//! What the admin listener keeps for itself: its tokens, and the log of what was done.
+//! What the admin listener keeps for itself: its tokens, the log of what was done, and answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,23 @@ pub struct AdminToken {
     /// When it was last used, to about a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_ms: Option<u64>,
+}
+
+/// The answer to a write, for when the same request comes again. It holds no secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptAnswer {
+    /// Its turn among all such.
+    pub number: u64,
+    /// First instant at which it is not given any more, in unix milliseconds.
+    pub until_ms: u64,
+    /// What the request's body hashes to.
+    pub request: [u8; 32],
+    /// Its status.
+    pub status: u16,
+    /// The object it was about.
+    pub object: String,
+    /// Its body.
+    pub answer: serde_json::Value,
 }
 
 /// One write through the admin listener. It holds nothing that was sent but numbers.

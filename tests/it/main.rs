@@ -49,6 +49,9 @@ mod admin_objects;
 /// Secrets in bodies that have no use for them.
 mod admin_secrets;
 
+/// Writes that come again.
+mod admin_repeats;
+
 /// Admin tokens, their scopes, and the log of what was done with them.
 mod admin_tokens;
 

@@ -165,7 +165,7 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<RecordKey>> {
 }
 
 fn kind_of(byte: u8) -> Option<Kind> {
-    const KINDS: [Kind; 23] = [
+    const KINDS: [Kind; 24] = [
         Kind::Meta,
         Kind::Organisation,
         Kind::Team,
@@ -189,6 +189,7 @@ fn kind_of(byte: u8) -> Option<Kind> {
         Kind::Audit,
         Kind::Audience,
         Kind::Usage,
+        Kind::Answer,
     ];
     KINDS.into_iter().find(|kind| kind_byte(*kind) == byte)
 }

@@ -57,7 +57,9 @@ fn inside(value: &mut Value) {
     }
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether a member of this name carries a secret.
+#[must_use]
+pub fn is_secret(name: &str) -> bool {
     let plain = name.chars().filter(|c| !matches!(c, '_' | '-' | ' '));
     let plain: String = plain.map(|c| c.to_ascii_lowercase()).collect();
     NAMES.contains(&plain.as_str())
