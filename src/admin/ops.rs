@@ -10,6 +10,7 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::answer::Refusal;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -41,13 +42,19 @@ impl OpsState {
     }
 }
 
-/// The operators' endpoints.
+/// The operators' endpoints on a listener of their own.
+pub fn alone(state: OpsState) -> Router {
+    router(state).fallback(async || Refusal::NoPath)
+}
+
+/// The operators' endpoints, beside others.
 pub fn router(state: OpsState) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/hello", get(hello))
+        .method_not_allowed_fallback(async || Refusal::NoMethod)
         .with_state(state)
 }
 

@@ -14,6 +14,7 @@ use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::sync::{mpsc, watch};
 
+use crate::admin;
 use crate::app::following::FollowService;
 use crate::app::handover::{GiveService, Inherited, Named, copies};
 use crate::app::reload::ReloadService;
@@ -40,11 +41,12 @@ pub(super) fn run(app: App, ready: impl FnOnce() + Send + 'static) -> Ended {
     let (catalog, metrics) = (Arc::clone(&app.proxy.catalog), Arc::clone(&app.proxy.metrics));
     let service = ProxyService::new(app.proxy, app.listeners.proxy, drain);
     let (patience, accepting) = (service.patience(), service.accepting());
-    let ops = crate::admin::ops::router(app.ops.until(stopping.clone()));
+    let ops = app.ops.until(stopping.clone());
     server.add_service(DataPlane { service, stopping, drained: Some(drained) });
     let (leave, leaving) = watch::channel(false);
     let (admin_running, left) = watch::channel(());
-    let admin = crate::admin::router(app.admin).merge(ops.clone());
+    let admin = admin::router(app.admin).merge(admin::ops::router(ops.clone()));
+    let ops = admin::ops::alone(ops);
     let both = [
         ("admin", admin, Some(app.listeners.admin), &app.config.admin.tls),
         ("ops", ops, app.listeners.ops, &app.config.ops.tls),

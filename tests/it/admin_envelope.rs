@@ -115,7 +115,7 @@ async fn a_body_may_come_as_any_content_type() {
     }
 }
 
-fn json_value() -> impl Strategy<Value = Value> {
+pub(crate) fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -140,7 +140,7 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
-fn member() -> impl Strategy<Value = String> {
+pub(crate) fn member() -> impl Strategy<Value = String> {
     let known = [
         "Name",
         "Alias",
@@ -211,7 +211,7 @@ fn member() -> impl Strategy<Value = String> {
 }
 
 /// Every path of the listener, as its router has them: a new one is tried as well.
-fn templates() -> Vec<String> {
+pub(crate) fn templates() -> Vec<String> {
     let source = include_str!("../../src/admin.rs");
     let from = source.find("pub fn router(").unwrap();
     let (portal, native) = source[from..].split_once("let native =").unwrap();
@@ -268,7 +268,7 @@ fn path() -> impl Strategy<Value = String> {
     prop_oneof![12 => known, 1 => strange.prop_map(|path| format!("/v1/{path}"))]
 }
 
-fn query() -> impl Strategy<Value = String> {
+pub(crate) fn query() -> impl Strategy<Value = String> {
     let name = proptest::sample::select(vec![
         "page",
         "per_page",

@@ -76,6 +76,12 @@ mod import_process;
 /// What every answer of the admin listener looks like.
 mod admin_envelope;
 
+/// Whether all records of a store fit together.
+mod whole;
+
+/// A hostile client of the admin listener, over raw HTTP to the built binary.
+mod admin_hostile;
+
 /// Products and plans, as the gateway decides by them.
 mod portal_products;
 

@@ -1,6 +1,7 @@
 //! Showing imports, and ending them.
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use crate::wire::imports::record::{Import, Part};
 
 /// Parts of a report read at once.
 const PAGE: usize = 16;
+
+/// What a path names an import by; what is no text names none.
+type Named = Result<Path<String>, PathRejection>;
 
 /// Lists imports, the newest first.
 pub(crate) struct ListImports;
@@ -72,7 +76,7 @@ fn missing() -> Refusal {
 }
 
 /// The lines with faults or warnings, one JSON object a line.
-pub(crate) async fn errors(state: State<AdminState>, id: Path<String>) -> Response {
+pub(crate) async fn errors(state: State<AdminState>, id: Named) -> Response {
     report(state, id, |part| {
         part.entries.iter().map(|entry| serde_json::to_value(entry).unwrap_or_default()).collect()
     })
@@ -80,7 +84,7 @@ pub(crate) async fn errors(state: State<AdminState>, id: Path<String>) -> Respon
 }
 
 /// The lines that were applied, each with its credential, one JSON object a line.
-pub(crate) async fn results(state: State<AdminState>, id: Path<String>) -> Response {
+pub(crate) async fn results(state: State<AdminState>, id: Named) -> Response {
     report(state, id, |part| {
         let row = |(line, id): &(u64, u64)| json!({ "line": line, "credential_id": id });
         part.results.iter().map(row).collect()
@@ -90,10 +94,11 @@ pub(crate) async fn results(state: State<AdminState>, id: Path<String>) -> Respo
 
 async fn report(
     State(state): State<AdminState>,
-    Path(id): Path<String>,
+    id: Named,
     rows: fn(&Part) -> Vec<Value>,
 ) -> Response {
-    let Some(id) = id.parse::<u64>().ok() else { return missing().into_response() };
+    let id = id.ok().and_then(|Path(id)| id.parse::<u64>().ok());
+    let Some(id) = id else { return missing().into_response() };
     match read(&state, id).await {
         Ok(Some(_)) => {}
         Ok(None) => return missing().into_response(),
