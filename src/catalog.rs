@@ -162,15 +162,19 @@ impl Catalog {
     }
 
     /// Waits until all live gateways have said that they enforce everything up to a commit; the
-    /// names of those that have not when the time is over.
+    /// names of those that have not when the time is over. One that falls silent meanwhile is
+    /// waited for, and named: it may only stand still, and then it admits what it knew before.
     pub async fn until_acknowledged(&self, at: Generation, wait: Duration) -> Vec<String> {
         if !self.live.is_followed() {
             return Vec::new();
         }
         // Only what is heard from here on counts: who began before has spoken by then.
         let mut heard = self.standing.hear();
+        let peers = self.peers();
+        let lived: Vec<_> = peers.iter().filter(|peer| peer.is_live()).map(|p| p.process).collect();
         let late = |peers: &[Peer]| -> Vec<String> {
-            let late = peers.iter().filter(|peer| peer.is_live() && peer.applied < at);
+            let counts = |peer: &Peer| peer.is_live() || lived.contains(&peer.process);
+            let late = peers.iter().filter(|peer| counts(peer) && peer.applied < at);
             late.map(|peer| peer.name.clone()).collect()
         };
         let all = async {

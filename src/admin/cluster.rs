@@ -15,8 +15,8 @@ use super::answer::Refusal;
 use super::call::parameter;
 use crate::store::RecordStore;
 
-/// How long is waited for the other gateways where the request does not say: as long as it takes
-/// to see that one is gone.
+/// How long is waited for the other gateways where the request does not say: as long as one that
+/// has fallen silent counts as live.
 const WAIT: Duration = Duration::from_secs(3);
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(30);

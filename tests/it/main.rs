@@ -141,6 +141,10 @@ mod redis_gateways;
 #[cfg(feature = "redis")]
 mod redis_cluster;
 
+/// What is edited at one of them holds at the other.
+#[cfg(feature = "redis")]
+mod redis_edits;
+
 /// Real gateways whose Redis is away: shares, and their settlement.
 #[cfg(feature = "redis")]
 mod redis_local;

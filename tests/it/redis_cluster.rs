@@ -8,7 +8,7 @@ use crate::process::{Client, SECRET, Upstream, until};
 use crate::redis_gateways::{Place, credential, unlimited};
 use crate::redis_server::RedisServer;
 
-fn two() -> (RedisServer, Upstream, Place, Place) {
+pub(crate) fn two() -> (RedisServer, Upstream, Place, Place) {
     let (server, upstream) = (RedisServer::start(), Upstream::start());
     let (one, other) = (Place::start(&server, &upstream), Place::start(&server, &upstream));
     until("they know each other", || one.status()["gateways"].as_array().unwrap().len() == 2);
@@ -85,6 +85,10 @@ fn a_gateway_that_is_late_is_named_and_the_write_is_done() {
     let port = format!(":{}", other.gateway.admin.port());
     assert!(late[0].as_str().unwrap().ends_with(&port), "{gone}");
     assert_eq!(one.asks("a-token"), 403);
+    // Also when it has been silent for so long that it does not count as live any more.
+    let body = json!({"Name": "meanwhile", "UserID": 1});
+    let made = one.gateway.admin("POST", "/portal-api/apps?wait=cluster", &body);
+    assert_eq!((made.status, &made.json()["LateGateways"]), (202, &gone["LateGateways"]));
     other.gateway.signal("-CONT");
     until("it has caught up", || other.asks("a-token") == 403);
 }
