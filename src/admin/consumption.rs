@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -12,18 +13,21 @@ use super::answer::{Answer, Refusal};
 use super::call::{Call, Paging};
 use super::crud::{Operation, Resource, find, objects};
 use super::keys::{expiry, token_of};
-use super::txn::Txn;
+use super::txn::{Txn, decode};
 use super::usage::plan_text;
 use crate::domain::grant::LimitScope;
 use crate::domain::id::CredentialId;
 use crate::domain::time::UnixMs;
 use crate::enforce::{Counts, Days, LimitUsage, LimitUsed, Usage};
-use crate::store::{Kind, StoreError};
+use crate::store::{Kind, RecordStore, StoreError};
 use crate::wire::portal::credential::Credential;
 use crate::wire::portal::fields::{Faults, Members, Ref};
 use crate::wire::portal::moment;
 use crate::wire::portal::people::{App, Organisation, User};
 use crate::wire::portal::stored::Stored;
+
+/// Credentials read from the store in one go.
+const PAGE: usize = 500;
 
 /// Shows what one credential has used.
 pub(crate) struct CredentialUsage;
@@ -82,7 +86,7 @@ pub(crate) async fn filtered(
     let plan = named(txn, call, ("plan", Kind::Plan), &mut faults).await?;
     Refusal::unless_empty(faults)?;
     if owned.is_none() && plan.is_none() {
-        return Ok(objects(txn, Kind::Credential, None, paging).await?);
+        return Ok(with_limits(txn, paging).await?);
     }
     let candidates = match owned {
         Some(ids) => {
@@ -97,9 +101,34 @@ pub(crate) async fn filtered(
             objects(txn, Kind::Credential, None, all).await?
         }
     };
-    let under = candidates.into_iter().filter(|c| plan.is_none() || c.number("PlanID") == plan);
+    let limited = candidates.into_iter().filter(|c| c.links.token.is_some());
+    let under = limited.filter(|c| plan.is_none() || c.number("PlanID") == plan);
     let skip = usize::try_from(paging.offset).unwrap_or(usize::MAX);
     Ok(under.skip(skip).take(usize::try_from(paging.rows).unwrap_or(usize::MAX)).collect())
+}
+
+/// A page of all credentials that have limits: of those with a token. The page is full while there
+/// are more.
+async fn with_limits(txn: &mut Txn<'_>, paging: Paging) -> Result<Vec<Stored>, StoreError> {
+    let rows = usize::try_from(paging.rows).unwrap_or(usize::MAX);
+    let (mut skip, mut found, mut after) = (paging.offset, Vec::new(), None::<Arc<[u8]>>);
+    loop {
+        let store = txn.catalog().store();
+        let page = store.list(Kind::Credential, &[], after.as_deref(), PAGE).await?;
+        after = page.records.last().map(|(key, _)| Arc::clone(&key.id));
+        for (_, record) in &page.records {
+            let credential = decode(&record.value)?;
+            match (credential.links.token.is_some(), skip) {
+                (false, _) => {}
+                (true, 0) if found.len() == rows => return Ok(found),
+                (true, 0) => found.push(credential),
+                (true, _) => skip -= 1,
+            }
+        }
+        if !page.more || after.is_none() {
+            return Ok(found);
+        }
+    }
 }
 
 /// Keeps those that belong to the owner that the query names, if it names one of this kind.

@@ -178,3 +178,30 @@ async fn usage_says_why_every_request_is_refused() {
         assert!(answer["errors"][0].is_string(), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn a_page_of_usage_is_full_while_there_are_more() {
+    let gate = Gate::new().await;
+    let (plan, product, first) = gate.simple(json!({"UnlimitedRateLimit": true, "Quota": 9})).await;
+    let mut ids = vec![first];
+    for n in 0..5 {
+        // Pairs for display have no limits, and are passed over.
+        let pair = json!({"Alias": format!("pair {n}"), "Type": "CREDENTIAL_TYPE_CUSTOM",
+            "CredentialKey": "a-key", "CredentialSecret": "a-secret-of-theirs"});
+        gate.post("/apps/1/custom_credentials", pair).await;
+        let (alias, token) = (format!("of {n}"), format!("token-{n}"));
+        ids.push(gate.import_into(1, &alias, &token, plan, &[product]).await);
+    }
+    for filter in ["", "&app=1", &format!("&plan={plan}")] {
+        let mut got = Vec::new();
+        for page in 1..=4 {
+            let path = format!("/v1/usage?per_page=2&page={page}{filter}");
+            let (status, rows) = gate.request("GET", &path, Value::Null).await;
+            assert_eq!(status.as_u16(), 200, "{rows}");
+            let rows = rows.as_array().unwrap();
+            assert_eq!(rows.len(), if page < 4 { 2 } else { 0 }, "{path}");
+            got.extend(rows.iter().map(|row| row["credential"].as_u64().unwrap()));
+        }
+        assert_eq!(got, ids, "{filter:?}");
+    }
+}
