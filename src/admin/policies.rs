@@ -125,7 +125,10 @@ impl Operation for ApiDetails {
                 "OASUrl": text("OASUrl"),
                 "Name": api.as_ref().map(|api| api.name.to_string()),
                 "ListenPath": api.as_ref().map(|api| api.listen_path.to_string()),
-                "TargetURL": target.map(|t| format!("http://{}{}", t.authority, t.base_path)),
+                "TargetURL": target.map(|t| {
+                    let scheme = if t.tls { "https" } else { "http" };
+                    format!("{scheme}://{}{}", t.authority, t.base_path)
+                }),
                 "Status": api.is_some(),
             }));
         }

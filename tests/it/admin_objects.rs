@@ -379,3 +379,17 @@ fn snapshot_policy(admin: &Admin, id: &str) -> Option<turnpike::domain::policy::
     let snapshot = admin.catalog.snapshot();
     snapshot.policy(&org, &id.parse().unwrap()).map(|policy| (**policy).clone())
 }
+
+#[tokio::test]
+async fn an_apis_target_is_shown_as_it_is_reached() {
+    let admin = Admin::start().await;
+    let (_, product, _) = admin.furnish().await;
+    let path = format!("/products/{product}/api-details/inv-v1");
+    for (tls, url) in [(false, "http://127.0.0.1:9"), (true, "https://127.0.0.1:9")] {
+        let mut api = (**admin.catalog.snapshot().api(&"inv-v1".parse().unwrap()).unwrap()).clone();
+        api.targets[0].tls = tls;
+        admin.catalog.replace_apis(vec![std::sync::Arc::new(api)]);
+        let shown = admin.expect(200, "GET", &path, Value::Null).await;
+        assert_eq!(shown["TargetURL"], url);
+    }
+}

@@ -89,6 +89,9 @@ mod portal_products;
 mod portal_catalogues;
 mod portal_requests;
 
+/// What is deleted takes along, and leaves.
+mod portal_deletes;
+
 /// Which test holds which of the portal's features.
 mod portal_rows;
 

@@ -117,8 +117,14 @@ async fn limits_of_one_api_are_separate() {
     let plan = gate.plan(plan).await;
     let (a, b) = (gate.product("a", &["a"]).await, gate.product("b", &["b"]).await);
     gate.import("tok", plan, &[a, b]).await;
-    assert_eq!(gate.admitted("tok", "/a/x", 9).await, 2);
-    assert_eq!(gate.admitted("tok", "/b/x", 9).await, 4);
+    for _ in 0..2 {
+        // One key, and each API has a rate of its own: 2 and 4 in ten seconds.
+        assert_eq!(gate.admitted("tok", "/a/x", 9).await, 2);
+        assert_eq!(gate.admitted("tok", "/b/x", 9).await, 4);
+        gate.pass(10 * S - Duration::from_millis(1));
+        assert_eq!(gate.denial("tok", "/a/x").await, Some(Denial::RateExceeded));
+        gate.pass(S);
+    }
 }
 
 #[tokio::test]
@@ -157,8 +163,9 @@ async fn plan_edits_reach_every_credential_at_once() {
     for token in tokens {
         assert_eq!(gate.admitted(token, "/a/x", 9).await, 2, "raised: what was used stays");
     }
+    gate.ok(200, "PUT", &path, json!({"Quota": 20})).await;
     // Only MetaData.
-    gate.ok(200, "PUT", &path, json!({"MetaData": {"tier": "gold"}, "UnlimitedQuota": true})).await;
+    gate.ok(200, "PUT", &path, json!({"MetaData": {"tier": "gold"}})).await;
     for token in tokens {
         let Decision::Admit(permit) = gate.decide(token, "GET", "/a/x").await else { panic!() };
         let tier = permit.metadata().and_then(|all| all.get("tier")).map(|v| v.0.to_string());

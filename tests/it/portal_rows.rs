@@ -88,7 +88,7 @@ const CLASSIC: &[(&str, &[&str])] = &[
             "several_products_under_one_plan_share_its_quota_unless_it_says_otherwise",
         ],
     ),
-    ("Add a key to a developer with ≥1 policies", &["api_product_of_several_apis"]),
+    ("Add a key to a developer with ≥1 policies", &["change_policy_of_a_key"]),
     ("Change policy of a key", &["change_policy_of_a_key"]),
     ("Revoke key; reset a key's quota", &["reset_a_keys_quota"]),
     (
