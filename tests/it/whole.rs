@@ -143,14 +143,21 @@ impl Whole {
                 (Kind::AccessRequest, links.pending),
                 (Kind::Credential, links.credential),
                 (Kind::Team, links.default_team),
-                (Kind::User, object.number("UserID")),
-                (Kind::Organisation, object.number("OrganisationID")),
             ];
-            ties.extend(object.numbers("Teams").into_iter().map(|team| (Kind::Team, Some(team))));
-            if object.text("Status") == "pending" {
+            // Of other kinds these are members that nobody knows.
+            let is = |of: Kind| kind == of as u8;
+            if is(Kind::App) {
+                ties.push((Kind::User, object.number("UserID")));
+            }
+            if is(Kind::User) {
+                ties.push((Kind::Organisation, object.number("OrganisationID")));
+                let teams = object.numbers("Teams").into_iter();
+                ties.extend(teams.map(|team| (Kind::Team, Some(team))));
+            }
+            if is(Kind::AccessRequest) && object.text("Status") == "pending" {
                 ties.push((Kind::Credential, links.target));
             }
-            if kind == Kind::Credential as u8 || kind == Kind::AccessRequest as u8 {
+            if is(Kind::Credential) || is(Kind::AccessRequest) {
                 ties.push((Kind::App, links.parent));
             }
             for (to, target) in ties {
