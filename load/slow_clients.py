@@ -1,23 +1,26 @@
 #!/usr/bin/env python3
-"""What 1,000 slow clients of each of slowhttptest's kinds cost a good one: its p99 beside them, and before;
-and the gateway's memory.
+"""What 1,000 slow clients of each of slowhttptest's kinds cost a good one: the p99 of its steady 1,000
+requests/s beside them, and before; and the gateway's memory.
 
-Needs nginx, wrk and slowhttptest (Debian packages of those names) and target/release/turnpike. The gateway
-has one thread on core 0; the upstream, the good client and the slow ones share core 1.
+Needs nginx and slowhttptest (Debian packages of those names), chrt, and target/release/turnpike. The gateway
+has one thread on core 0; the upstream and the good client share core 1, and the slow ones get what these
+leave of it, as if they were on machines of their own.
 
     python3 load/slow_clients.py [seconds]
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 
-from common import Servers, machine
+from common import ROOT, Servers, machine
 
 SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 CONNECTIONS = "1000"
+PER_S = "1000"
 BIG = 4 << 20
 # How the slow ones behave: options of slowhttptest, and the path they ask for.
 KINDS = [
@@ -28,14 +31,29 @@ KINDS = [
 ]
 
 
-def p99_ms(url):
-    """Of a client that is not slow, on 8 connections."""
-    out = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c8", f"-d{SECONDS // 2}s", "--latency", url],
-                         capture_output=True, text=True, check=True).stdout
-    failed = "Non-2xx" in out or "Socket errors" in out
-    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
-    requests = re.search(r"(\d+) requests in", out).group(1)
-    return float(number) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit], failed, int(requests)
+class Good:
+    """A client that is not slow, at a steady pace."""
+
+    def __init__(self, address):
+        command = ["taskset", "-c", "1", sys.executable, f"{ROOT}/load/steady.py", address, "/open/x", PER_S]
+        self.process = subprocess.Popen(
+            command, env={**os.environ, "TOKENS": "none"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seen(self, seconds):
+        """What its requests were like for so long: p99 in ms, how many, how many failed."""
+        self.say("begin")
+        time.sleep(seconds)
+        self.say("end")
+        seen = json.loads(self.process.stdout.readline())
+        return seen["p99_ms"], seen["requests"], seen["failed"]
+
+    def say(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def memory_kib(pid, what):
@@ -55,20 +73,20 @@ def main():
             # Asks for nothing before it has the whole body.
             " location /whole { proxy_pass http://127.0.0.1:PORT/; } }", "1")
         gateway = servers.gateway("gateway", up, "0")
-        url, pid = f"http://{gateway.proxy}/open/x", gateway.process.pid
-        p99_ms(url)
+        pid, good = gateway.process.pid, Good(gateway.proxy)
+        good.seen(2)
         for name, options, path in KINDS:
-            usual, failed, count = p99_ms(url)
+            usual, count, failed = good.seen(SECONDS / 2)
             rss = memory_kib(pid, "VmRSS")
             with open(f"/proc/{pid}/clear_refs", "w") as f:
                 f.write("5")  # The peak begins anew.
             slow = subprocess.Popen(
-                ["taskset", "-c", "1", "slowhttptest", "-c", CONNECTIONS, "-r", "500", "-l", str(SECONDS),
+                ["chrt", "--idle", "0", "taskset", "-c", "1", "slowhttptest", "-c", CONNECTIONS, "-r", "500", "-l", str(SECONDS),
                  "-u", f"http://{gateway.proxy}{path}", *options],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             time.sleep(SECONDS / 4)
             held = gateway.metric("turnpike_connections")
-            beside, failed_beside, count_beside = p99_ms(url)
+            beside, count_beside, failed_beside = good.seen(SECONDS / 2)
             told = slow.communicate(timeout=SECONDS + 60)[0]
             told = re.sub(r"\x1b\[[\d;]*m", "", told)
             last = {key: value for key, value in re.findall(
@@ -79,6 +97,7 @@ def main():
                   f"{held:.0f} connections held; memory {rss / 1024:.1f} MiB, at most "
                   f"{memory_kib(pid, 'VmHWM') / 1024:.1f}; slow ones at the end: {last}, "
                   f"{ended.group(1) if ended else ''}")
+        good.end()
         print("cut off, by reason:", {
             reason: gateway.metric(f'turnpike_clients_cut_off_total{{reason="{reason}"}}')
             for reason in ["first_byte", "head", "untaken", "flood", "handshake"]})

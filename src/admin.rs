@@ -16,6 +16,7 @@ mod consumption;
 mod credentials;
 mod crud;
 mod draft;
+mod explain;
 mod imports;
 mod keys;
 pub mod ops;
@@ -55,6 +56,7 @@ pub use auth::{AdminSecret, SECRET_LEN_MIN, WeakSecret};
 use call::Call;
 use consumption::{CredentialUsage, OwnerUsage};
 use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
+use explain::Explain;
 use imports::{CancelImport, ListImports, ShowImport};
 use policies::ApiDetails;
 use provision::{Approve, Provision, Reject};
@@ -157,6 +159,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/imports/{id}", get(handle::<ShowImport>).delete(handle::<CancelImport>))
         .route("/imports/{id}/errors", get(imports::errors))
         .route("/imports/{id}/results", get(imports::results))
+        .route("/explain", post(handle::<Explain>))
         .route("/state/status", get(state::status))
         .route("/usage/credentials/{id}", get(handle::<ShowUsage>))
         .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>));

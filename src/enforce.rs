@@ -23,6 +23,7 @@ use crate::store::{AnyStore, StoreError};
 
 mod again;
 mod carry;
+mod explain;
 mod failures;
 mod history;
 mod in_flight;
@@ -36,6 +37,7 @@ mod sync;
 mod usage;
 
 pub use carry::Carried;
+pub use explain::Explanation;
 use failures::Failures;
 use history::History;
 pub use history::{Counts, Days, HISTORY_DAYS};

@@ -10,12 +10,12 @@ use axum::Json;
 use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderValue, Uri};
 use serde_json::{Value, json};
 
 use super::AdminState;
 use super::answer::{Object, Refusal};
-use super::auth::Caller;
+use super::auth::{Caller, reads};
 use super::call::parameter;
 use crate::domain::time::UnixMs;
 use crate::store::{Expect, Generation, Kind, RecordKey, RecordStore, StoreError, Write};
@@ -42,7 +42,8 @@ pub(crate) async fn record(
     let id = request_id();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let (Some(route), false) = (route, matches!(method, Method::GET | Method::HEAD)) else {
+    let route = route.filter(|route| !reads(&method, route.as_str()));
+    let Some(route) = route else {
         return named(next.run(request).await, &id);
     };
     let who = request.extensions().get::<Caller>().map(|caller| caller.name.to_string());

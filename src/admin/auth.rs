@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::answer::Refusal;
-use super::{AdminState, tokens};
+use super::{AdminState, explain, tokens};
 use crate::domain::token::{Pepper, TokenHash};
 use crate::wire::admin::Scope;
 
@@ -142,9 +142,14 @@ impl Caller {
     }
 }
 
+/// Whether a request changes nothing.
+pub(crate) fn reads(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) || path == explain::PATH
+}
+
 /// What a request needs, by method and path.
 fn need(method: &Method, path: &str) -> Need {
-    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let reads = reads(method, path);
     if path.starts_with("/v1/admin/") {
         Need::All
     } else if path == "/v1/imports" || path.starts_with("/v1/imports/") {

@@ -51,8 +51,7 @@ pub(crate) trait Resource: Sized + Send + Sync + 'static {
         async { Ok(true) }
     }
 
-    /// Deletes what goes with it, or some of it, if it says so in what is left to do. The object
-    /// itself is deleted when nothing is left.
+    /// Deletes what goes with it; the object itself goes once [`Txn::rest`] asks for no more.
     fn cascade(
         object: &Stored,
         txn: &mut Txn<'_>,

@@ -123,7 +123,7 @@ async fn usage(state: &AdminState, token: &TokenHash) -> Result<Usage, Refusal> 
     state.enforcer.usage(token).await?.ok_or_else(without_token)
 }
 
-fn without_token() -> Refusal {
+pub(crate) fn without_token() -> Refusal {
     let text = "the credential has no token that gateways know".to_owned();
     Refusal::Missing { status: StatusCode::NOT_FOUND, text }
 }
@@ -144,7 +144,8 @@ pub(crate) fn plan_text(plan: &Stored) -> Value {
     })
 }
 
-fn limit(usage: &LimitUsage) -> Value {
+/// A limit as usage reports show it.
+pub(crate) fn limit(usage: &LimitUsage) -> Value {
     let apis: Vec<_> = usage.apis.iter().map(|api| api.as_str()).collect();
     let mut shown = match &usage.used {
         LimitUsed::Rate { rate, held, remaining, reset_ms } => json!({

@@ -102,10 +102,7 @@ impl Enforcer {
             if over { Some(Denial::Expired) } else { grant.inactive.then_some(Denial::Inactive) };
         let mut limits = Vec::new();
         for (spec, apis) in specs(&grant) {
-            let used = match &spec.limit {
-                Limit::Rate(rate) => self.rate_used(spec, *rate).await?,
-                Limit::Quota(quota) => self.quota_used(spec, quota, resets).await?,
-            };
+            let used = self.limit_used(spec, resets).await?;
             limits.push(LimitUsage { scope: spec.scope.clone(), apis, used });
         }
         Ok(Some(usage(refused, limits)))
@@ -169,6 +166,18 @@ impl Enforcer {
         credentials: &[CredentialId],
     ) -> Result<BTreeMap<CredentialId, Days>, StoreError> {
         self.history.read(self.catalog.store(), credentials, self.clock.unix()).await
+    }
+
+    /// What was used of one limit.
+    pub(super) async fn limit_used(
+        &self,
+        spec: &LimitSpec,
+        resets: u64,
+    ) -> Result<LimitUsed, StoreError> {
+        match &spec.limit {
+            Limit::Rate(rate) => self.rate_used(spec, *rate).await,
+            Limit::Quota(quota) => self.quota_used(spec, quota, resets).await,
+        }
     }
 
     async fn rate_used(&self, spec: &LimitSpec, rate: Rate) -> Result<LimitUsed, StoreError> {

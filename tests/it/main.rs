@@ -87,6 +87,7 @@ mod portal_products;
 
 /// Requests for access, and catalogues.
 mod portal_catalogues;
+mod portal_explain;
 mod portal_requests;
 
 /// What is deleted takes along, and leaves.

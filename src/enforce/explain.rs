@@ -1,0 +1,100 @@
+//! What would become of a request, and why. Asking charges nothing.
+
+use crate::catalog::Looked;
+use crate::domain::decision::{Request, authorize};
+use crate::domain::denial::Denial;
+use crate::domain::grant::Grant;
+use crate::domain::id::{CredentialId, PolicyId};
+use crate::domain::merge::Contributors;
+use crate::domain::token::TokenHash;
+use crate::enforce::{Enforcer, LimitUsage, LimitUsed};
+use crate::store::StoreError;
+
+/// What would become of a request, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Explanation {
+    /// Whose token it is, if it is anybody's.
+    pub credential: Option<CredentialId>,
+    /// Why it would be refused; `None`: it would be admitted, as far as its token and its limits
+    /// say.
+    pub denial: Option<Denial>,
+    /// Whether it would be admitted although a limit is reached.
+    pub shadow: bool,
+    /// Why the credential's policies cannot be applied.
+    pub fault: Option<String>,
+    /// What it would cost, in units; 0 where it is refused before that is looked at.
+    pub cost: u64,
+    /// The policies that open the API, and those whose limits hold.
+    pub by: Contributors,
+    /// Policies of the credential that are gone and left out.
+    pub skipped: Vec<PolicyId>,
+    /// The limits it would be charged to, as they are now.
+    pub limits: Vec<LimitUsage>,
+}
+
+impl Enforcer {
+    /// Decides as [`Self::decide`] does, by what the store says now, without charging anything.
+    /// Requests in flight are not looked at.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn explain(
+        &self,
+        token: &TokenHash,
+        request: &Request<'_>,
+    ) -> Result<Explanation, StoreError> {
+        let (credential, resets) = match self.catalog.look_up(token).await? {
+            Looked::Up { credential, resets, .. } => (credential, resets),
+            Looked::Unknown => return Ok(denied(Denial::TokenUnknown)),
+            Looked::Damaged(fault) => {
+                tracing::error!(?token, fault, "a credential's record cannot be read");
+                return Err(StoreError::Damaged { what: "a token record" });
+            }
+        };
+        let now = self.clock.unix();
+        let retired = credential.retires.is_some_and(|retires| retires <= now);
+        if retired || credential.org != request.api.org {
+            return Ok(denied(Denial::TokenUnknown));
+        }
+        let known = Explanation { credential: Some(credential.id), ..Explanation::default() };
+        let merged = match self.catalog.snapshot().merged(&credential, self.settings.mode) {
+            Ok(merged) => merged,
+            Err(error) => {
+                let (denial, fault) = (Some(Denial::PoliciesUnusable), Some(error.to_string()));
+                return Ok(Explanation { denial, fault, ..known });
+            }
+        };
+        let grant = Grant::compile(&credential, token, &merged, self.settings.defaults);
+        let by = merged.apis.get(&request.api.id).map(|api| api.by.clone()).unwrap_or_default();
+        let shadow = grant.shadow || request.api.shadow;
+        let known = Explanation { by, shadow, skipped: merged.skipped, ..known };
+        let access = match authorize(&grant, credential.expires, request, now) {
+            Ok(access) => access,
+            Err(denial) => return Ok(Explanation { denial: Some(denial), shadow: false, ..known }),
+        };
+        let opened = access.opened();
+        let endpoint = access.endpoint.and_then(|at| opened.endpoints.get(at));
+        let specs = endpoint.map_or(&opened.limits, |endpoint| &endpoint.limits);
+        let mut limits = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let (scope, apis) = (spec.scope.clone(), vec![request.api.id.clone()]);
+            limits.push(LimitUsage { scope, apis, used: self.limit_used(spec, resets).await? });
+        }
+        let cost = access.cost;
+        let denial = limits.iter().find_map(|limit| reached(&limit.used, cost));
+        Ok(Explanation { denial, cost, limits, ..known })
+    }
+}
+
+fn denied(denial: Denial) -> Explanation {
+    Explanation { denial: Some(denial), ..Explanation::default() }
+}
+
+fn reached(used: &LimitUsed, cost: u64) -> Option<Denial> {
+    match used {
+        LimitUsed::Rate { remaining, .. } => (*remaining < cost).then_some(Denial::RateExceeded),
+        LimitUsed::Quota { spread, .. } => {
+            (spread.remaining < cost).then_some(Denial::QuotaExceeded)
+        }
+    }
+}
