@@ -53,6 +53,17 @@ async fn no_first_byte_in_time_is_504_and_the_upstream_request_is_cut() {
 }
 
 #[tokio::test]
+async fn an_answer_head_of_64_kib_passes_and_an_endless_one_does_not() {
+    for (len, status) in [(60 << 10, 200), (256 << 10, 502)] {
+        let long = "x".repeat(len);
+        let head = format!("HTTP/1.1 200 OK\r\nX-Long: {long}\r\nContent-Length: 2\r\n\r\nok");
+        let upstream = Upstream::start(move |_| Reply::Close(head.clone().into_bytes())).await;
+        let gw = Gateway::keyless(upstream.addr, "").await;
+        assert_eq!(get(gw.addr, "/", "").await.status(), status, "{len}");
+    }
+}
+
+#[tokio::test]
 async fn half_an_answer_head_is_502_or_504() {
     let half = b"HTTP/1.1 200 OK\r\nConte".to_vec();
     let cut = Upstream::start({

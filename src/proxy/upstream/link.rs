@@ -22,6 +22,8 @@ use crate::proxy::downstream::stream::Stream;
 use crate::proxy::patience::Patience;
 use crate::proxy::upstream::UpstreamError;
 
+/// HTTP/1: what is read ahead of a slow client, in bytes, and of an answer's head, or a little more.
+const BUFFER_BYTES: usize = 64 * 1024;
 /// HTTP/2: streams of one connection at most. Where the upstream allows fewer, some wait for a turn.
 const STREAMS_MAX: usize = 100;
 /// HTTP/2: what may come of a stream before its client took it; of a connection as much as all its
@@ -128,8 +130,9 @@ impl Link {
             let session = Session { sender, address, https, streams, unused_since };
             return Ok(Arc::new(session).link(false));
         }
-        let (sender, conn) =
-            http1::Builder::new().handshake(io).await.map_err(UpstreamError::Broken)?;
+        let mut http1 = http1::Builder::new();
+        http1.max_buf_size(BUFFER_BYTES);
+        let (sender, conn) = http1.handshake(io).await.map_err(UpstreamError::Broken)?;
         let wire = Wire::One { sender, conn, over: false };
         let patience = Patience::default();
         let mut link = Box::new(Self { wire, address, reused: false, unused_since, patience });
