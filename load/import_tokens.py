@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 
-from common import BINARY, ROOT, SECRET, Servers, machine, redis_section
+from common import BINARY, ROOT, SECRET, Servers, cpu_s, machine, redis_section
 from import_file import Finder, ImportFile, token_of
 
 LINES = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
@@ -147,6 +147,12 @@ class Place:
             capture_output=True, text=True, check=True).stdout
         return int(out)
 
+    def memory_mib(self):
+        """The most that the gateway has taken."""
+        with open(f"/proc/{self.gateway.process.pid}/status") as f:
+            line = next(line for line in f if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+
     def grep(self, finder, folders):
         """Bytes looked at, none of which is part of a token."""
         looked = 0
@@ -240,10 +246,13 @@ def prove(servers, name, upstream, pepper, stores, folders):
     print(f"# {name}")
     first = Place(servers, f"{name}-first", upstream, stores[0], pepper)
     file = first.file("tokens", SEED)
+    before = cpu_s([first.gateway.process.pid])
     took = first.send(file, len(file.good), 0)
+    cpu = cpu_s([first.gateway.process.pid]) - before
     again = first.send(file, 0, len(file.good))
-    print(f"  {LINES} lines, {len(file.good)} good, {len(file.faults)} wrong: {took:.1f} s "
-          f"({LINES / took:.0f} lines/s); again, all unchanged: {again:.1f} s", flush=True)
+    peak = first.memory_mib()
+    print(f"  {LINES} lines, {len(file.good)} good, {len(file.faults)} wrong: {took:.1f} s, {cpu:.1f} s of CPU "
+          f"({LINES / took:.0f} lines/s); again, all unchanged: {again:.1f} s; at most {peak:.0f} MiB", flush=True)
     first.enforced(file)
 
     second = Place(servers, f"{name}-second", upstream, stores[1], pepper)

@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
 """What 1,000 slow clients of each of slowhttptest's kinds cost a good one: the p99 of its steady 1,000
-requests/s beside them, and before; and the gateway's memory.
+requests/s beside them, and while they are at another server, since the tool costs processor time, too, in
+medians of several rounds; and the gateway's memory.
 
 Needs nginx and slowhttptest (Debian packages of those names), chrt, and target/release/turnpike. The gateway
-has one thread on core 0; the upstream and the good client share core 1, and the slow ones get what these
-leave of it, as if they were on machines of their own.
+has one thread on core 0, as the other server; the upstream and the good client share core 1, and the slow
+ones get what these leave of it.
 
-    python3 load/slow_clients.py [seconds]
+    python3 load/slow_clients.py [seconds] [rounds]
 """
 
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
 
 from common import ROOT, Servers, machine
 
-SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 CONNECTIONS = "1000"
 PER_S = "1000"
 BIG = 4 << 20
@@ -61,8 +64,35 @@ def memory_kib(pid, what):
         return int(re.search(rf"{what}:\s+(\d+)", f.read()).group(1))
 
 
+def beside(good, address, options, path):
+    """What the good client saw while slow ones were at an address, and how these ended."""
+    slow = subprocess.Popen(
+        ["chrt", "--idle", "0", "taskset", "-c", "1", "slowhttptest", "-c", CONNECTIONS, "-r", "500",
+         "-l", str(SECONDS), "-u", f"http://{address}{path}", *options],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(SECONDS / 4)
+    seen = good.seen(SECONDS / 2)
+    told = re.sub(r"\x1b\[[\d;]*m", "", slow.communicate(timeout=SECONDS + 60)[0])
+    ended = re.search(r"Exit status: (.*)", told)
+    return *seen, ended.group(1) if ended else ""
+
+
+def round_of(gateway, other, good, name, options, path):
+    """The good client's p99 beside slow ones of a kind, in multiples of that while they are elsewhere."""
+    pid = gateway.process.pid
+    usual, count, failed, _ = beside(good, other, options, path)
+    rss = memory_kib(pid, "VmRSS")
+    with open(f"/proc/{pid}/clear_refs", "w") as f:
+        f.write("5")  # The peak begins anew.
+    p99, count_beside, failed_beside, ended = beside(good, gateway.proxy, options, path)
+    print(f"{name:24} p99 {usual:.2f} ms ({count} requests), beside them {p99:.2f} ms ({count_beside}), "
+          f"x{p99 / usual:.2f}{', FAILED REQUESTS' * bool(failed or failed_beside)}; memory {rss / 1024:.1f} "
+          f"MiB, at most {memory_kib(pid, 'VmHWM') / 1024:.1f}; the slow ones: {ended}", flush=True)
+    return p99 / usual
+
+
 def main():
-    print(f"# {machine()}; {CONNECTIONS} connections, {SECONDS} s each")
+    print(f"# {machine()}; {CONNECTIONS} connections, {SECONDS} s each", flush=True)
     with Servers() as servers:
         path = servers.path("files")
         with open(os.path.join(path, "big"), "wb") as f:
@@ -72,31 +102,19 @@ def main():
             f" location /big {{ root {path}; }}"
             # Asks for nothing before it has the whole body.
             " location /whole { proxy_pass http://127.0.0.1:PORT/; } }", "1")
+        _, other = servers.nginx(
+            "other", f"server {{ listen 127.0.0.1:PORT; "
+            f"location /open/ {{ proxy_pass http://127.0.0.1:{up}/; }} }}", "0")
+        other = f"127.0.0.1:{other}"
         gateway = servers.gateway("gateway", up, "0")
-        pid, good = gateway.process.pid, Good(gateway.proxy)
+        good = Good(gateway.proxy)
         good.seen(2)
-        for name, options, path in KINDS:
-            usual, count, failed = good.seen(SECONDS / 2)
-            rss = memory_kib(pid, "VmRSS")
-            with open(f"/proc/{pid}/clear_refs", "w") as f:
-                f.write("5")  # The peak begins anew.
-            slow = subprocess.Popen(
-                ["chrt", "--idle", "0", "taskset", "-c", "1", "slowhttptest", "-c", CONNECTIONS, "-r", "500", "-l", str(SECONDS),
-                 "-u", f"http://{gateway.proxy}{path}", *options],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            time.sleep(SECONDS / 4)
-            held = gateway.metric("turnpike_connections")
-            beside, count_beside, failed_beside = good.seen(SECONDS / 2)
-            told = slow.communicate(timeout=SECONDS + 60)[0]
-            told = re.sub(r"\x1b\[[\d;]*m", "", told)
-            last = {key: value for key, value in re.findall(
-                r"(closed|connected|error|pending):\s+(\d+)", told)}
-            ended = re.search(r"Exit status: (.*)", told)
-            print(f"{name:24} p99 {usual:.2f} ms ({count} requests), beside them {beside:.2f} ms "
-                  f"({count_beside}), x{beside / usual:.2f}{', FAILED REQUESTS' * (failed or failed_beside)}; "
-                  f"{held:.0f} connections held; memory {rss / 1024:.1f} MiB, at most "
-                  f"{memory_kib(pid, 'VmHWM') / 1024:.1f}; slow ones at the end: {last}, "
-                  f"{ended.group(1) if ended else ''}")
+        ratios = {name: [] for name, *_ in KINDS}
+        for _ in range(ROUNDS):
+            for name, options, path in KINDS:
+                ratios[name].append(round_of(gateway, other, good, name, options, path))
+        for name, seen in ratios.items():
+            print(f"{name:24} p99 beside them, median of {ROUNDS} rounds: x{statistics.median(seen):.2f}")
         good.end()
         print("cut off, by reason:", {
             reason: gateway.metric(f'turnpike_clients_cut_off_total{{reason="{reason}"}}')
