@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 
@@ -107,6 +109,33 @@ class Servers:
                 raise SystemExit(f"a gateway does not start: {log.read()}")
         bound = json.loads(line)
         return Gateway(process, path, bound["proxy"][0], bound["admin"])
+
+
+class Steady:
+    """`load/steady.py` at work: a good client that keeps its pace."""
+
+    def __init__(self, address, path, per_s, tokens, prefix=()):
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, f"{ROOT}/load/steady.py", address, path, str(per_s)],
+            env={**os.environ, "TOKENS": ",".join(tokens)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def during(self, work):
+        """What its requests were like while something was done; what that gave, and how long it took."""
+        self.say("begin")
+        start = time.monotonic()
+        gave = work()
+        took = time.monotonic() - start
+        self.say("end")
+        return json.loads(self.process.stdout.readline()), gave, took
+
+    def say(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def redis_section(port):

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 
-from common import BINARY, ROOT, SECRET, Servers, cpu_s, machine, redis_section
+from common import BINARY, SECRET, Servers, Steady, cpu_s, machine, redis_section
 from import_file import Finder, ImportFile, token_of
 
 LINES = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
@@ -181,39 +181,18 @@ class Place:
                 yield from filter(os.path.isfile, paths)
 
 
-class Steady:
-    """`load/steady.py` at work."""
-
-    def __init__(self, place):
-        self.process = subprocess.Popen(
-            [sys.executable, f"{ROOT}/load/steady.py", place.gateway.proxy, "/a/x", str(PER_S)],
-            env={**os.environ, "TOKENS": ",".join(place.used)},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def during(self, work):
-        """What the requests were like while something was done; what that gave."""
-        self.say("begin")
-        start = time.monotonic()
-        gave = work()
-        took = time.monotonic() - start
-        self.say("end")
-        seen = json.loads(self.process.stdout.readline())
-        check("failed requests", seen["failed"], 0)
-        check("the pace was kept", abs(seen["requests"] / took / PER_S - 1) < 0.05, True)
-        return seen, gave
-
-    def say(self, word):
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
+def during(steady, work):
+    """What the steady requests were like while something was done; what that gave."""
+    seen, gave, took = steady.during(work)
+    check("failed requests", seen["failed"], 0)
+    check("the pace was kept", abs(seen["requests"] / took / PER_S - 1) < 0.05, True)
+    return seen, gave
 
 
 def beside(place, seed):
     """The p99 of a steady load with an import beside it, in multiples of that without."""
-    steady, ratios, files = Steady(place), [], []
+    ratios, files = [], []
+    steady = Steady(place.gateway.proxy, "/a/x", PER_S, place.used)
     time.sleep(2)
     for round_ in range(ROUNDS):
         # Lines of other rounds have taken the aliases of these.
@@ -227,11 +206,11 @@ def beside(place, seed):
         both = lambda: place.send(file, len(file.good), 0)
         # Every other pair the other way round: nothing always follows the same.
         if round_ % 2 == 0:
-            quiet, _ = steady.during(alone)
-            busy, took = steady.during(both)
+            quiet, _ = during(steady, alone)
+            busy, took = during(steady, both)
         else:
-            busy, took = steady.during(both)
-            quiet, _ = steady.during(alone)
+            busy, took = during(steady, both)
+            quiet, _ = during(steady, alone)
         ratios.append(busy["p99_ms"] / quiet["p99_ms"])
         print(f"  pair {round_ + 1}: alone {quiet}\n    beside {busy}, import {took:.1f} s, "
               f"p99 x {ratios[-1]:.2f}", flush=True)

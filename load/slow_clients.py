@@ -10,7 +10,6 @@ ones get what these leave of it.
     python3 load/slow_clients.py [seconds] [rounds]
 """
 
-import json
 import os
 import re
 import statistics
@@ -18,12 +17,12 @@ import subprocess
 import sys
 import time
 
-from common import ROOT, Servers, machine
+from common import Servers, Steady, machine
 
 SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 12
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 CONNECTIONS = "1000"
-PER_S = "1000"
+PER_S = 1_000
 BIG = 4 << 20
 # How the slow ones behave: options of slowhttptest, and the path they ask for.
 KINDS = [
@@ -32,31 +31,6 @@ KINDS = [
     ("ranges (Apache killer)", ["-R", "-a", "0", "-b", "3000"], "/open/x"),
     ("reads", ["-X", "-w", "1", "-y", "10", "-n", "2", "-z", "32", "-k", "1"], "/open/big"),
 ]
-
-
-class Good:
-    """A client that is not slow, at a steady pace."""
-
-    def __init__(self, address):
-        command = ["taskset", "-c", "1", sys.executable, f"{ROOT}/load/steady.py", address, "/open/x", PER_S]
-        self.process = subprocess.Popen(
-            command, env={**os.environ, "TOKENS": "none"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def seen(self, seconds):
-        """What its requests were like for so long: p99 in ms, how many, how many failed."""
-        self.say("begin")
-        time.sleep(seconds)
-        self.say("end")
-        seen = json.loads(self.process.stdout.readline())
-        return seen["p99_ms"], seen["requests"], seen["failed"]
-
-    def say(self, word):
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def memory_kib(pid, what):
@@ -71,10 +45,10 @@ def beside(good, address, options, path):
          "-l", str(SECONDS), "-u", f"http://{address}{path}", *options],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     time.sleep(SECONDS / 4)
-    seen = good.seen(SECONDS / 2)
+    seen = good.during(lambda: time.sleep(SECONDS / 2))[0]
     told = re.sub(r"\x1b\[[\d;]*m", "", slow.communicate(timeout=SECONDS + 60)[0])
     ended = re.search(r"Exit status: (.*)", told)
-    return *seen, ended.group(1) if ended else ""
+    return seen["p99_ms"], seen["requests"], seen["failed"], ended.group(1) if ended else ""
 
 
 def round_of(gateway, other, good, name, options, path):
@@ -107,8 +81,8 @@ def main():
             f"location /open/ {{ proxy_pass http://127.0.0.1:{up}/; }} }}", "0")
         other = f"127.0.0.1:{other}"
         gateway = servers.gateway("gateway", up, "0")
-        good = Good(gateway.proxy)
-        good.seen(2)
+        good = Steady(gateway.proxy, "/open/x", PER_S, ["none"], prefix=["taskset", "-c", "1"])
+        time.sleep(2)
         ratios = {name: [] for name, *_ in KINDS}
         for _ in range(ROUNDS):
             for name, options, path in KINDS:

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::AdminState;
 use super::answer::{Answer, Object, Refusal};
-use super::auth::Caller;
+use super::auth::{Caller, reads};
 use super::txn::Txn;
 use crate::domain::time::UnixMs;
 use crate::domain::token::Pepper;
@@ -51,10 +51,7 @@ impl Repeat {
         pepper: &Pepper,
     ) -> Result<Option<Self>, Vec<String>> {
         let mut keys = headers.get_all("idempotency-key").iter();
-        let (Some(key), false) = (keys.next(), matches!(*method, Method::GET | Method::HEAD))
-        else {
-            return Ok(None);
-        };
+        let (Some(key), false) = (keys.next(), reads(method, path)) else { return Ok(None) };
         let key = key.as_bytes();
         let fits = (1..=KEY_LEN_MAX).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic);
         if !fits || keys.next().is_some() {

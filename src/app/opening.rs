@@ -12,7 +12,7 @@ use crate::domain::token::Pepper;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::fallback::Fallback;
 #[cfg(feature = "redis")]
-use crate::store::redis::RedisStore;
+use crate::store::redis::{RedisFault, RedisStore};
 use crate::store::{AnyStore, StoreError};
 
 /// How long a store that is away is waited for where no copy of it is kept, in milliseconds, and how
@@ -33,7 +33,9 @@ pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<C
     let began = clock.boot();
     loop {
         match open_now(config, Arc::clone(&clock)).await {
-            Err(error) if is_away(&error) && clock.boot().since_ms(began) < PATIENCE_MS => {
+            Err(error)
+                if may_come(config, &error) && clock.boot().since_ms(began) < PATIENCE_MS =>
+            {
                 let error = crate::telemetry::chain(&error);
                 tracing::warn!(error, "the store is away: trying again");
             }
@@ -110,6 +112,21 @@ fn place(config: &Config, pepper: &Pepper) -> Option<Place> {
 
 fn pepper_source(config: &StoreConfig) -> pepper::Source<'_> {
     pepper::Source { file: config.pepper_file.as_deref(), folder: config.state_folder() }
+}
+
+/// Whether a start that failed may succeed a moment later: a server is away, and nothing is wrong
+/// that only a person can change.
+fn may_come(config: &Config, error: &AppError) -> bool {
+    match &config.store.kind {
+        StoreKind::Embedded => false,
+        #[cfg(feature = "redis")]
+        StoreKind::Redis(_) => is_away(error) && !is_lasting(error),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn is_lasting(error: &AppError) -> bool {
+    matches!(error, AppError::Store(error) if RedisFault::is_lasting(error))
 }
 
 fn is_away(error: &AppError) -> bool {

@@ -1,6 +1,5 @@
 //! What would become of a request, and why. Asking charges nothing.
 
-use crate::catalog::Looked;
 use crate::domain::decision::{Request, authorize};
 use crate::domain::denial::Denial;
 use crate::domain::grant::Grant;
@@ -43,13 +42,8 @@ impl Enforcer {
         token: &TokenHash,
         request: &Request<'_>,
     ) -> Result<Explanation, StoreError> {
-        let (credential, resets) = match self.catalog.look_up(token).await? {
-            Looked::Up { credential, resets, .. } => (credential, resets),
-            Looked::Unknown => return Ok(denied(Denial::TokenUnknown)),
-            Looked::Damaged(fault) => {
-                tracing::error!(?token, fault, "a credential's record cannot be read");
-                return Err(StoreError::Damaged { what: "a token record" });
-            }
+        let Some((credential, resets)) = self.holder(token).await? else {
+            return Ok(denied(Denial::TokenUnknown));
         };
         let now = self.clock.unix();
         let retired = credential.retires.is_some_and(|retires| retires <= now);

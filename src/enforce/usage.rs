@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::catalog::Looked;
 use crate::domain::counter::Window;
+use crate::domain::credential::Credential;
 use crate::domain::denial::Denial;
 use crate::domain::grant::{Grant, Limit, LimitScope, LimitSpec};
 use crate::domain::id::{ApiId, CredentialId};
@@ -83,14 +84,7 @@ impl Enforcer {
     /// # Errors
     /// When the store does not answer.
     pub async fn usage(&self, token: &TokenHash) -> Result<Option<Usage>, StoreError> {
-        let (credential, resets) = match self.catalog.look_up(token).await? {
-            Looked::Up { credential, resets, .. } => (credential, resets),
-            Looked::Unknown => return Ok(None),
-            Looked::Damaged(fault) => {
-                tracing::error!(?token, fault, "a credential's record cannot be read");
-                return Err(StoreError::Damaged { what: "a token record" });
-            }
-        };
+        let Some((credential, resets)) = self.holder(token).await? else { return Ok(None) };
         let (id, expires) = (credential.id, credential.expires);
         let usage = |refused, limits| Usage { credential: id, refused, expires, limits };
         let Ok(merged) = self.catalog.snapshot().merged(&credential, self.settings.mode) else {
@@ -166,6 +160,21 @@ impl Enforcer {
         credentials: &[CredentialId],
     ) -> Result<BTreeMap<CredentialId, Days>, StoreError> {
         self.history.read(self.catalog.store(), credentials, self.clock.unix()).await
+    }
+
+    /// A token's credential as the store has it, and how often its quotas were reset.
+    pub(super) async fn holder(
+        &self,
+        token: &TokenHash,
+    ) -> Result<Option<(Box<Credential>, u64)>, StoreError> {
+        match self.catalog.look_up(token).await? {
+            Looked::Up { credential, resets, .. } => Ok(Some((credential, resets))),
+            Looked::Unknown => Ok(None),
+            Looked::Damaged(fault) => {
+                tracing::error!(?token, fault, "a credential's record cannot be read");
+                Err(StoreError::Damaged { what: "a token record" })
+            }
+        }
     }
 
     /// What was used of one limit.

@@ -177,3 +177,17 @@ async fn twins_that_come_at_the_same_moment_are_done_once() {
         }
     }
 }
+
+/// What changes nothing is answered anew each time, and whoever may only read leaves no record.
+#[tokio::test]
+async fn a_question_with_a_key_is_asked_anew() {
+    let admin = Admin::start().await;
+    let question = json!({ "KeyID": "nobodys", "Path": "/nowhere" });
+    for _ in 0..2 {
+        let asked = ("POST", "/v1/explain");
+        let (status, _, repeated) = by(&admin, SECRET, "k", asked, &question).await;
+        assert_eq!((status, repeated), (200, false));
+    }
+    let kept = admin.catalog.store().list(Kind::Answer, &[], None, 10).await.unwrap();
+    assert!(kept.records.is_empty());
+}

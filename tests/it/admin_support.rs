@@ -29,6 +29,20 @@ use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use turnpike::store::{AnyStore, Kind, RecordKey, RecordStore};
 use turnpike::wire::record::KeyRecord;
 
+/// The kinds whose records are the portal's objects.
+pub(crate) const OBJECTS: [Kind; 10] = [
+    Kind::Organisation,
+    Kind::Team,
+    Kind::User,
+    Kind::App,
+    Kind::Product,
+    Kind::Plan,
+    Kind::Credential,
+    Kind::AccessRequest,
+    Kind::Catalogue,
+    Kind::Audience,
+];
+
 /// The admin secret of all tests.
 pub(crate) const SECRET: &str = "adm_7Hq-0123456789";
 
@@ -152,22 +166,8 @@ impl Admin {
     /// All records of all kinds: equal before and after what must not write.
     pub(crate) async fn records(&self) -> Vec<(RecordKey, Arc<[u8]>)> {
         let mut all = Vec::new();
-        for kind in [
-            Kind::Organisation,
-            Kind::Team,
-            Kind::User,
-            Kind::App,
-            Kind::Product,
-            Kind::Plan,
-            Kind::Credential,
-            Kind::Token,
-            Kind::Unique,
-            Kind::AccessRequest,
-            Kind::Catalogue,
-            Kind::Audience,
-            Kind::Member,
-            Kind::AdminToken,
-        ] {
+        let beside = [Kind::Token, Kind::Unique, Kind::Member, Kind::AdminToken];
+        for kind in OBJECTS.into_iter().chain(beside) {
             let page = self.catalog.store().list(kind, &[], None, 100_000).await.unwrap();
             assert!(!page.more);
             all.extend(page.records.into_iter().map(|(key, record)| (key, record.value)));

@@ -5,19 +5,7 @@ use turnpike::wire::admin::AdminToken;
 use turnpike::wire::portal::stored::Stored;
 use turnpike::wire::record::KeyRecord;
 
-/// The kinds whose records are the portal's objects.
-const OBJECTS: [Kind; 10] = [
-    Kind::Organisation,
-    Kind::Team,
-    Kind::User,
-    Kind::App,
-    Kind::Product,
-    Kind::Plan,
-    Kind::Credential,
-    Kind::AccessRequest,
-    Kind::Catalogue,
-    Kind::Audience,
-];
+use crate::admin_support::OBJECTS;
 
 /// All that must fit together in a store.
 struct Whole {

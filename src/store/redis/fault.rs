@@ -138,7 +138,8 @@ pub enum RedisFault {
 
 impl RedisFault {
     /// Whether a store fails because of something that only a person can change.
-    pub(super) fn is_lasting(error: &StoreError) -> bool {
+    #[must_use]
+    pub fn is_lasting(error: &StoreError) -> bool {
         let StoreError::Io { source, .. } = error else { return !error.is_transient() };
         match source.downcast_ref::<Self>() {
             Some(

@@ -42,7 +42,7 @@ pub struct User {
 }
 
 impl User {
-    /// Reads a body or the members of a record. Passwords are not kept: nobody signs in here.
+    /// Reads a body or the members of a record.
     pub fn read(fields: &mut Fields<'_>) -> Self {
         let email = fields.required_line("Email").trim().to_lowercase();
         let parts = email.split_once('@');
@@ -67,9 +67,6 @@ impl User {
         }
         if fields.line("Provider").is_empty() {
             fields.set("Provider", "password");
-        }
-        for secret in ["Password", "PasswordConfirmation", "PasswordHash"] {
-            fields.discard(secret);
         }
         let organisation = fields.reference("OrganisationID");
         let teams = fields.references("Teams");
