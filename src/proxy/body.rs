@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -85,16 +84,21 @@ impl Transfer {
     }
 }
 
-/// A request's body on its way upstream.
+/// A request's body on its way upstream. Most have none, and all are moved about: what only a body
+/// needs lies elsewhere.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    /// None is no body.
-    inner: Option<Incoming>,
+    coming: Option<Box<Coming>>,
+    transfer: Arc<Transfer>,
+    _busy: Option<Busy>,
+}
+
+/// What is still to come of a body.
+#[derive(Debug)]
+struct Coming {
+    inner: Incoming,
     left: u64,
     pace: Pace,
-    transfer: Arc<Transfer>,
-    ended: bool,
-    _busy: Option<Busy>,
 }
 
 impl RequestBody {
@@ -102,43 +106,48 @@ impl RequestBody {
     pub(super) fn empty() -> Self {
         let transfer = Arc::<Transfer>::default();
         transfer.whole.store(true, Ordering::Relaxed);
-        let pace = Pace::new(Duration::ZERO, 0);
-        Self { inner: None, left: 0, pace, transfer, ended: true, _busy: None }
+        Self { coming: None, transfer, _busy: None }
     }
 
     /// At most as large, and at least as fast, as the API has it.
     pub(super) fn new(inner: Incoming, api: &Api, busy: Busy) -> Self {
-        let transfer = Arc::<Transfer>::default();
-        transfer.whole.store(inner.is_end_stream(), Ordering::Relaxed);
+        let none = Self { _busy: Some(busy), ..Self::empty() };
+        if inner.is_end_stream() {
+            return none;
+        }
+        none.transfer.whole.store(false, Ordering::Relaxed);
         let pace = Pace::new(millis(api.timeouts.idle_ms), api.body_rate_min);
-        let (inner, left) = (Some(inner), api.body_bytes_max);
-        Self { inner, left, pace, transfer, ended: false, _busy: Some(busy) }
+        let coming = Coming { inner, left: api.body_bytes_max, pace };
+        Self { coming: Some(Box::new(coming)), ..none }
     }
 
     pub(super) fn transfer(&self) -> Arc<Transfer> {
         Arc::clone(&self.transfer)
     }
 
-    fn take(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyFault> {
-        self.transfer.waits.store(false, Ordering::Relaxed);
-        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        self.pace.came(len);
-        self.left = self.left.checked_sub(len).ok_or_else(|| {
-            self.ended = true;
-            self.transfer.fail(BodyFault::TooLarge)
-        })?;
-        self.transfer.bytes.fetch_add(len, Ordering::Relaxed);
-        // Where the length is known, nobody asks for what comes after the last piece.
-        let whole = self.inner.as_ref().is_none_or(Body::is_end_stream);
-        self.transfer.whole.store(whole, Ordering::Relaxed);
-        Ok(Frame::data(data))
-    }
-
     fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.ended = true;
+        self.coming = None;
         self.transfer.waits.store(false, Ordering::Relaxed);
         self.transfer.whole.store(true, Ordering::Relaxed);
         Poll::Ready(None)
+    }
+
+    fn fail(&mut self, fault: BodyFault) -> BodyFault {
+        self.coming = None;
+        self.transfer.fail(fault)
+    }
+}
+
+impl Coming {
+    fn take(&mut self, data: Bytes, transfer: &Transfer) -> Result<Frame<Bytes>, BodyFault> {
+        transfer.waits.store(false, Ordering::Relaxed);
+        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        self.pace.came(len);
+        self.left = self.left.checked_sub(len).ok_or(BodyFault::TooLarge)?;
+        transfer.bytes.fetch_add(len, Ordering::Relaxed);
+        // Where the length is known, nobody asks for what comes after the last piece.
+        transfer.whole.store(self.inner.is_end_stream(), Ordering::Relaxed);
+        Ok(Frame::data(data))
     }
 }
 
@@ -151,12 +160,13 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.get_mut();
-        let Some(inner) = this.inner.as_mut().filter(|_| !this.ended) else {
-            return Poll::Ready(None);
-        };
-        match Pin::new(inner).poll_frame(cx) {
+        let Some(coming) = &mut this.coming else { return Poll::Ready(None) };
+        match Pin::new(&mut coming.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => Poll::Ready(Some(this.take(data))),
+                Ok(data) => {
+                    let taken = coming.take(data, &this.transfer);
+                    Poll::Ready(Some(taken.map_err(|fault| this.fail(fault))))
+                }
                 Err(frame) => {
                     let trailers = frame.into_trailers().ok().and_then(head::trailers);
                     let end = this.end();
@@ -165,26 +175,22 @@ impl Body for RequestBody {
             },
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "a request's body broke off");
-                this.ended = true;
-                Poll::Ready(Some(Err(this.transfer.fail(BodyFault::Broken))))
+                Poll::Ready(Some(Err(this.fail(BodyFault::Broken))))
             }
             Poll::Ready(None) => this.end(),
             Poll::Pending => {
                 this.transfer.waits.store(true, Ordering::Relaxed);
-                this.pace.poll(cx).map(|()| {
-                    this.ended = true;
-                    Some(Err(this.transfer.fail(BodyFault::Idle)))
-                })
+                coming.pace.poll(cx).map(|()| Some(Err(this.fail(BodyFault::Idle))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.coming.as_ref().is_none_or(|coming| coming.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        self.coming.as_ref().map_or(SizeHint::with_exact(0), |coming| coming.inner.size_hint())
     }
 }
 

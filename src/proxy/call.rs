@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -88,25 +88,25 @@ pub(super) struct Call<'a> {
     origin: Option<(Arc<Published>, HeaderValue)>,
 }
 
-/// Serves one request. On HTTP/2 it has a `flow`.
+/// Serves one request. On HTTP/2 it has a `flow`. Its head is lent: to move it about is dear.
 pub(super) async fn serve(
     engine: &Engine,
     client: &Client,
-    request: Request<Incoming>,
+    parts: &mut Parts,
+    body: Incoming,
     flow: Option<Arc<Flow>>,
 ) -> Response<AnswerBody> {
     let busy = client.gate.begin();
-    let (mut parts, body) = request.into_parts();
     let version = parts.version;
     if version == Version::HTTP_2 {
-        head::unify(&mut parts);
+        head::unify(parts);
     }
     let id = engine.ids.of(&parts.headers);
     let trusted = &engine.state.config.trusted_proxies;
     let forwarded = client.trusted.then(|| forwarded::read(&parts.headers, client.ip, trusted));
     let ip = forwarded.as_ref().map_or(client.ip, |forwarded| forwarded.client);
-    let record = Record::new(&engine.state, id, ip, &parts);
-    let call = Call {
+    let record = Record::new(&engine.state, id, ip, parts);
+    let mut call = Call {
         engine,
         client,
         record,
@@ -116,22 +116,23 @@ pub(super) async fn serve(
         flow,
         expects: parts.headers.contains_key(EXPECT),
         grpc: version == Version::HTTP_2 && respond::is_grpc(&parts.headers),
-        upgrade: head::upgrade(&parts, &body),
+        upgrade: head::upgrade(parts, &body),
         takes_trailers: head::takes_trailers(&parts.headers),
         body: Some(body),
         length: None,
         limit_headers: false,
         origin: None,
     };
-    call.run(parts).await
+    let response = match call.answer(parts).await {
+        Ok(response) => response,
+        Err(refusal) => Box::pin(call.refuse(&refusal)).await,
+    };
+    call.finish(response)
 }
 
 impl Call<'_> {
-    async fn run(mut self, parts: Parts) -> Response<AnswerBody> {
-        let mut response = match self.answer(parts).await {
-            Ok(response) => response,
-            Err(refusal) => Box::pin(self.refuse(&refusal)).await,
-        };
+    /// What every answer gets.
+    fn finish(mut self, mut response: Response<Content>) -> Response<AnswerBody> {
         response.headers_mut().insert(X_REQUEST_ID, self.record.id.clone());
         if self.engine.is_leaving() {
             self.say_goodbye(response.headers_mut());
@@ -174,20 +175,20 @@ impl Call<'_> {
         self.forwarded.as_ref().map_or(self.client.ip, |forwarded| forwarded.client)
     }
 
-    async fn answer(&mut self, mut parts: Parts) -> Result<Response<Content>, Box<Refusal>> {
+    async fn answer(&mut self, parts: &mut Parts) -> Result<Response<Content>, Box<Refusal>> {
         let state = &self.engine.state;
         if state.config.requests_max < state.metrics.under_way().get() {
             let retry_ms = Some(OVERLOADED_RETRY_MS);
             return Err(Box::new(Refusal { retry_ms, ..Refusal::new(Denial::Overloaded) }));
         }
         let Framing { host, length } =
-            head::check(&parts, &state.config, self.client.https).map_err(refusal)?;
+            head::check(parts, &state.config, self.client.https).map_err(refusal)?;
         self.length = length;
         head::remove_hop_by_hop(&mut parts.headers);
-        let uri = parts.uri.clone();
+        let uri = &parts.uri;
         let normal = normalise(uri.path(), EncodedSlash::Keep).map_err(ambiguous)?;
         if normal.as_str() == QUOTA_PATH {
-            return Box::pin(self.tell_holder(&parts)).await;
+            return Box::pin(self.tell_holder(parts)).await;
         }
         let (published, rest) = self.route(&host, normal.as_str()).map_err(refusal)?;
         let api = &published.api;
@@ -196,7 +197,7 @@ impl Call<'_> {
                 |known: &Arc<str>| wanted.as_bytes().eq_ignore_ascii_case(known.as_bytes());
             api.upgrades.iter().any(wanted)
         });
-        let preflight = self.greet(&published, &parts).map_err(refusal)?;
+        let preflight = self.greet(&published, parts).map_err(refusal)?;
         if normal.has_encoded_slash() && api.encoded_slash == EncodedSlash::Refuse {
             return Err(ambiguous(Ambiguous::EncodedSlash));
         }
@@ -215,7 +216,7 @@ impl Call<'_> {
                 return Ok(own(origins.preflight(&parts.headers)));
             }
             if !preflight || api.preflight != Preflight::Pass {
-                let version = version(&published, &parts).map_err(refusal)?;
+                let version = version(&published, parts).map_err(refusal)?;
                 let (method, path) = (parts.method.as_str(), normal.as_str());
                 let request = decision::Request { api, method, path, rest, version };
                 let facts = Facts { request, token: token.as_deref(), client: self.ip() };
@@ -234,7 +235,7 @@ impl Call<'_> {
         let query = query.as_deref().filter(|query| !query.is_empty());
         let (published, host, normal) = (&published, &host, normal.as_str());
         let outgoing = Outgoing { published, host, raw, path, normal, rest, query };
-        self.forward(outgoing, parts, permit.as_ref()).await
+        self.forward(&outgoing, &parts.method, &mut parts.headers, permit.as_ref()).await
     }
 
     /// Looks at where a request comes from: an address that may not call is refused, a page is
@@ -279,19 +280,20 @@ impl Call<'_> {
 
     async fn forward(
         &mut self,
-        outgoing: Outgoing<'_>,
-        mut parts: Parts,
+        outgoing: &Outgoing<'_>,
+        method: &Method,
+        headers: &mut HeaderMap,
         permit: Option<&Permit>,
     ) -> Result<Response<Content>, Box<Refusal>> {
-        head::remove_spoofable(&mut parts.headers);
-        forward::introduce(&mut parts.headers, self, outgoing.host);
+        head::remove_spoofable(headers);
+        forward::introduce(headers, self, outgoing.host);
         if let Some(permit) = permit.filter(|_| outgoing.published.api.identity_headers) {
-            forward::identify(&mut parts.headers, permit);
+            forward::identify(headers, permit);
         }
         let rules = &outgoing.published.rules;
-        rules.introduce(&mut parts.headers, permit.and_then(Permit::metadata));
-        rules.request.apply(&mut parts.headers);
-        let sent = forward::send(self, &outgoing, parts, permit).await;
+        rules.introduce(headers, permit.and_then(Permit::metadata));
+        rules.request.apply(headers);
+        let sent = forward::send(self, outgoing, method, headers, permit).await;
         let readings = permit.map(Permit::readings).filter(|_| self.limit_headers);
         let mut answered = match sent {
             Ok(answered) => answered,

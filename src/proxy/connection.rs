@@ -9,6 +9,8 @@ use std::task::Poll;
 use std::time::Duration;
 use std::{io, mem};
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -143,9 +145,13 @@ impl Engine {
     ) {
         let Guest { io, gate, client, .. } = guest;
         let engine = Arc::clone(self);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let (engine, client) = (Arc::clone(&engine), Arc::clone(&client));
-            async move { Ok::<_, Infallible>(guarded(&engine, &client, request, None).await) }
+            let (mut head, body) = request.into_parts();
+            async move {
+                let answer = guarded(&engine, &client, &mut head, body, None).await;
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut conn = self.http.serve_connection(TokioIo::new(io), service);
         let done = tokio::select! {
@@ -192,10 +198,14 @@ impl Engine {
             .max_send_buf_size(SEND_BYTES)
             .max_local_error_reset_streams(WRONG_STREAMS_MAX);
         let engine = Arc::clone(self);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let (engine, client) = (Arc::clone(&engine), Arc::clone(&client));
             let flow = Some(streams.flow());
-            async move { Ok::<_, Infallible>(guarded(&engine, &client, request, flow).await) }
+            let (mut head, body) = request.into_parts();
+            async move {
+                let answer = guarded(&engine, &client, &mut head, body, flow).await;
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut conn = pin!(http.serve_connection(TokioIo::new(io), service));
         let mut told = false;

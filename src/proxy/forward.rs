@@ -8,9 +8,8 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -27,7 +26,7 @@ use crate::proxy::peer::{Peer, Place};
 use crate::proxy::published::{Published, Repeat};
 use crate::proxy::respond::X_REQUEST_ID;
 use crate::proxy::tunnel::Switched;
-use crate::proxy::upstream::{self, Link, Pool, Relay, Sent, UpstreamError};
+use crate::proxy::upstream::{self, Link, Pool, Relay, UpstreamError};
 
 mod again;
 #[cfg(test)]
@@ -115,22 +114,22 @@ pub(super) fn identify(headers: &mut HeaderMap, permit: &Permit) {
 pub(super) async fn send(
     call: &mut Call<'_>,
     outgoing: &Outgoing<'_>,
-    mut parts: Parts,
+    method: &Method,
+    headers: &mut HeaderMap,
     permit: Option<&Permit>,
 ) -> Result<Response<Content>, Denial> {
     let published = outgoing.published;
     let api = &published.api;
     let idle = millis(api.timeouts.idle_ms);
     let incoming = call.body.take().ok_or(Denial::Internal)?;
-    frame(&mut parts.headers, &incoming);
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
+    frame(headers, &incoming);
     let credential = permit.map(Permit::credential);
-    let choice = published.choice(&parts.headers, call.ip(), credential);
-    let spare = Spare::of(&parts, &incoming, &api.upstream.retry);
+    let choice = published.choice(headers, call.ip(), credential);
+    let spare = Spare::of(method, headers, &incoming, &api.upstream.retry);
     let body = RequestBody::new(incoming, api, call.busy.clone());
     let transfer = body.transfer();
-    let mut request = Request::from_parts(parts, body);
+    // It lies in one place, and is only lent: to move it about is dear.
+    let mut slot = Some(request(method, std::mem::take(headers), body));
     let mut route = Route { published, choice, tried: [0; TARGETS_MAX], count: 0, again: None };
     let mut failure = Denial::UpstreamUnreachable;
     let mut repeating: Option<Repeat<'_>> = None;
@@ -141,13 +140,15 @@ pub(super) async fn send(
             failure = Denial::UpstreamOverloaded;
             continue;
         };
+        let request = slot.as_mut().ok_or(Denial::Internal)?;
         *request.uri_mut() = target(outgoing, &peer.base).ok_or(Denial::Internal)?;
         let host = if api.preserve_host { outgoing.host } else { &peer.pool.host };
         request.headers_mut().insert(HOST, host.clone());
         call.record.sending(at, &transfer);
         let fresh = repeating.is_some();
         let is_late = || write_by.is_some_and(|by| by < call.engine.state.clock.boot());
-        let sent = exchange(&peer.pool, request, &api.timeouts, fresh, is_late).await;
+        let exchange = Exchange { pool: &peer.pool, timeouts: &api.timeouts, transfer: &transfer };
+        let sent = exchange.run(&mut slot, fresh, is_late).await;
         call.record.returned();
         let failed = match sent {
             Ok((response, link)) => {
@@ -162,8 +163,8 @@ pub(super) async fn send(
         if let UpstreamError::Late = failed.error {
             // What it was charged may count no more when it arrives: it is charged anew, once.
             write_by = None;
-            request = *failed.unsent.ok_or(Denial::Internal)?;
-            Box::pin(charge_anew(call, outgoing, permit, &request)).await?;
+            let request = slot.as_ref().ok_or(Denial::Internal)?;
+            Box::pin(charge_anew(call, outgoing, permit, request)).await?;
             route.count = route.count.saturating_sub(1);
             continue;
         }
@@ -171,9 +172,8 @@ pub(super) async fn send(
         if transfer.fault().is_some() {
             return Err(failure);
         }
-        if let Some(unsent) = failed.unsent {
+        if slot.is_some() {
             call.engine.state.metrics.retry(&api.id, "unsent");
-            request = *unsent;
             continue;
         }
         // A connection from the pool may have been closed before the request came: the target
@@ -184,9 +184,17 @@ pub(super) async fn send(
         if repeating.is_none() {
             break;
         }
-        request = spare.request();
+        slot = Some(spare.request());
     }
     Err(failure)
+}
+
+/// A request as it goes upstream, but for its target.
+fn request(method: &Method, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method.clone();
+    *request.headers_mut() = headers;
+    request
 }
 
 /// What belongs to an answer whose head has come.
@@ -283,49 +291,47 @@ fn unanswered(
 /// Why an exchange brought no answer.
 struct Failed {
     error: UpstreamError,
-    /// The request, if not a byte of it was written.
-    unsent: Option<Box<Request<RequestBody>>>,
     /// Whether the connection came from the pool.
     reused: bool,
 }
 
-/// One exchange with one target; over a new connection if that is asked for. `is_late` is asked in
-/// the poll that writes.
-async fn exchange(
-    pool: &Pool,
-    mut request: Request<RequestBody>,
-    timeouts: &Timeouts,
-    fresh: bool,
-    is_late: impl Fn() -> bool,
-) -> Result<(Response<Incoming>, Box<Link>), Failed> {
-    let (connect, first_byte) = (millis(timeouts.connect_ms), millis(timeouts.first_byte_ms));
-    loop {
-        let pooled = if fresh { None } else { pool.take().await };
-        let reused = pooled.is_some();
-        let link = match pooled {
-            Some(link) => link,
-            None => match Box::pin(pool.connect(connect)).await {
-                Ok(link) => link,
-                Err(error) => {
-                    let unsent = Some(Box::new(request));
-                    return Err(Failed { error, unsent, reused });
-                }
-            },
-        };
-        if is_late() {
-            pool.keep(link);
-            let unsent = Some(Box::new(request));
-            return Err(Failed { error: UpstreamError::Late, unsent, reused });
-        }
-        match upstream::send(link, request, first_byte).await {
-            Sent::Answered(response, link) => return Ok((response, link)),
-            // The upstream had closed a connection that lay in the pool, and not a byte was
-            // written to it: that says nothing about the upstream.
-            Sent::Unsent(unsent, _) if reused => request = *unsent,
-            Sent::Unsent(unsent, error) => {
-                return Err(Failed { error, unsent: Some(unsent), reused });
+/// What one exchange with one target takes.
+struct Exchange<'a> {
+    pool: &'a Pool,
+    timeouts: &'a Timeouts,
+    transfer: &'a Transfer,
+}
+
+impl Exchange<'_> {
+    /// Over a new connection if that is asked for. `is_late` is asked in the poll that writes. The
+    /// request is still there afterwards if not a byte of it was written.
+    async fn run(
+        &self,
+        request: &mut Option<Request<RequestBody>>,
+        fresh: bool,
+        is_late: impl Fn() -> bool,
+    ) -> Result<(Response<Incoming>, Box<Link>), Failed> {
+        let connect = millis(self.timeouts.connect_ms);
+        let first_byte = millis(self.timeouts.first_byte_ms);
+        loop {
+            let pooled = if fresh { None } else { self.pool.take() };
+            let reused = pooled.is_some();
+            let failed = |error| Failed { error, reused };
+            let mut link = match pooled {
+                Some(link) => link,
+                None => Box::pin(self.pool.connect(connect)).await.map_err(failed)?,
+            };
+            if is_late() {
+                self.pool.keep(link);
+                return Err(failed(UpstreamError::Late));
             }
-            Sent::Failed(error) => return Err(Failed { error, unsent: None, reused }),
+            match upstream::send(&mut link, request, self.transfer, first_byte).await {
+                Ok(response) => return Ok((response, link)),
+                // The upstream had closed a connection that lay in the pool, and not a byte was
+                // written to it: that says nothing about the upstream.
+                Err(_) if reused && request.is_some() => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
     }
 }
@@ -371,8 +377,10 @@ fn target(outgoing: &Outgoing<'_>, base: &str) -> Option<Uri> {
         Some(raw) => raw.clone(),
         None => {
             let query_len = query.map_or(0, str::len);
+            let mark = usize::from(query.is_some());
             let len = base.len().saturating_add(path.len()).saturating_add(query_len);
-            let mut text = String::with_capacity(len.saturating_add(1));
+            // Not a byte more: what has room left over is shared by one more allocation.
+            let mut text = String::with_capacity(len.saturating_add(mark));
             text.push_str(base);
             text.push_str(path);
             if let Some(query) = query {

@@ -12,7 +12,7 @@ use crate::domain::route::HOST_LEN_MAX;
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1, and older ones), and those that
 /// belong to a proxy.
-const HOP_BY_HOP: &[&str] = &[
+const HOP_BY_HOP: Names<'_> = Names::new(&[
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -22,10 +22,10 @@ const HOP_BY_HOP: &[&str] = &[
     "transfer-encoding",
     "upgrade",
     "http2-settings",
-];
+]);
 
 /// Headers that only a gateway may set: a client's own are taken off.
-const SPOOFABLE: &[&str] = &[
+const SPOOFABLE: Names<'_> = Names::new(&[
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-proto",
@@ -44,10 +44,10 @@ const SPOOFABLE: &[&str] = &[
     "x-turnpike-organisation",
     // `Content-Length` to those who read `_` as `-`.
     "content_length",
-];
+]);
 
 /// Further headers that have no business in trailers.
-const NOT_IN_TRAILERS: &[&str] = &[
+const NOT_IN_TRAILERS: Names<'_> = Names::new(&[
     "trailer",
     "host",
     "content-length",
@@ -65,7 +65,7 @@ const NOT_IN_TRAILERS: &[&str] = &[
     "range",
     "location",
     "via",
-];
+]);
 
 /// What was read from the head before anything was removed from it.
 #[derive(Debug)]
@@ -204,18 +204,23 @@ pub(super) fn unify(parts: &mut http::request::Parts) {
 /// Takes off what concerns one connection only: first what `Connection` names. It is done before
 /// anything else is read, so that no header counts here and is missing upstream.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    // Mostly it says what is taken off anyway, or is no header.
+    let further = |name: &&[u8]| {
+        let said = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
+        !name.eq_ignore_ascii_case(b"close") && !HOP_BY_HOP.names.iter().any(said)
+    };
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(further)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
-    remove_all(headers, HOP_BY_HOP);
+    HOP_BY_HOP.remove_from(headers);
 }
 
 /// Whether the client takes trailers (RFC 9110, 10.1.4).
@@ -241,29 +246,56 @@ pub(super) fn upgrade(parts: &http::request::Parts, body: &Incoming) -> Option<H
 /// Trailers that go on: not such as say how a message is framed, routed, authenticated or kept
 /// (RFC 9110, 6.5.1), nor any that are taken off a head. `None` where nothing is left.
 pub(super) fn trailers(mut trailers: HeaderMap) -> Option<HeaderMap> {
-    remove_all(&mut trailers, HOP_BY_HOP);
-    remove_all(&mut trailers, SPOOFABLE);
-    remove_all(&mut trailers, NOT_IN_TRAILERS);
+    HOP_BY_HOP.remove_from(&mut trailers);
+    SPOOFABLE.remove_from(&mut trailers);
+    NOT_IN_TRAILERS.remove_from(&mut trailers);
     (!trailers.is_empty()).then_some(trailers)
 }
 
 /// Takes off what a client may not say of itself.
 pub(super) fn remove_spoofable(headers: &mut HeaderMap) {
-    remove_all(headers, SPOOFABLE);
+    SPOOFABLE.remove_from(headers);
 }
 
 /// Takes off one name, however it is spelled.
 pub(super) fn remove_alike(headers: &mut HeaderMap, name: &str) {
-    remove_all(headers, &[name]);
+    Names::new(&[name]).remove_from(headers);
 }
 
-/// Mostly there is nothing to remove: one look at the few names that are there is cheaper than a
-/// look-up of each that must not be.
-fn remove_all(headers: &mut HeaderMap, names: &[&str]) {
-    let doomed = |name: &&HeaderName| names.iter().any(|doomed| is_alike(doomed, name.as_str()));
-    while let Some(name) = headers.keys().find(doomed).cloned() {
-        headers.remove(name);
+/// Names of headers that are taken off.
+struct Names<'a> {
+    names: &'a [&'a str],
+    /// The lengths that there are: most other names have none of them.
+    lengths: u64,
+}
+
+impl<'a> Names<'a> {
+    const fn new(names: &'a [&'a str]) -> Self {
+        let mut lengths = 0;
+        let mut rest = names;
+        while let [name, after @ ..] = rest {
+            lengths |= bit(name.len());
+            rest = after;
+        }
+        Self { names, lengths }
     }
+
+    fn has(&self, name: &str) -> bool {
+        self.lengths & bit(name.len()) != 0 && self.names.iter().any(|known| is_alike(known, name))
+    }
+
+    /// Mostly there is nothing to remove: one look at the few names that are there is cheaper than
+    /// a look-up of each that must not be.
+    fn remove_from(&self, headers: &mut HeaderMap) {
+        while let Some(name) = headers.keys().find(|name| self.has(name.as_str())).cloned() {
+            headers.remove(name);
+        }
+    }
+}
+
+/// A length in a set of lengths; all from 63 on are one.
+const fn bit(length: usize) -> u64 {
+    1 << if length < 63 { length } else { 63 }
 }
 
 /// Whether a name is another to CGI and its heirs (RFC 3875, 4.1.18), which read `-` and `_` alike.

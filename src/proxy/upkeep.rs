@@ -15,7 +15,7 @@ use crate::proxy::body::RequestBody;
 use crate::proxy::engine::Engine;
 use crate::proxy::peer::Peer;
 use crate::proxy::published::Published;
-use crate::proxy::upstream::{self, Pool, Sent};
+use crate::proxy::upstream::{self, Pool};
 
 /// How often is looked at what is due. A target is checked, and pardoned, so much late at most.
 const TICK: Duration = Duration::from_millis(100);
@@ -98,17 +98,16 @@ async fn check(engine: Arc<Engine>, published: Arc<Published>, peer: Arc<Peer>) 
 async fn passes(pool: &Pool, health: &Health) -> bool {
     let timeout = Duration::from_millis(health.timeout_ms);
     let asked = async {
-        let link = pool.probe(timeout).await.ok()?;
+        let mut link = pool.probe(timeout).await.ok()?;
         let Some(path) = &health.path else { return Some(()) };
         let request = Request::get(path.as_ref())
             .header(http::header::HOST, pool.host.clone())
             .header(http::header::USER_AGENT, "turnpike-health")
             .body(RequestBody::empty())
             .ok()?;
-        match upstream::send(link, request, timeout).await {
-            Sent::Answered(response, _) if response.status().as_u16() < 400 => Some(()),
-            Sent::Answered(..) | Sent::Unsent(..) | Sent::Failed(_) => None,
-        }
+        let transfer = request.body().transfer();
+        let answer = upstream::send(&mut link, &mut Some(request), &transfer, timeout).await;
+        answer.ok().filter(|answer| answer.status().as_u16() < 400).map(drop)
     };
     tokio::time::timeout(timeout, asked).await.ok().flatten().is_some()
 }

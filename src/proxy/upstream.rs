@@ -6,12 +6,11 @@
 //! that goes away cancels its upstream request; and what was not written is known. A connection of
 //! HTTP/2 has many requests, so it is a task, and lies in its pool as long as it lives.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,7 +26,7 @@ mod relay;
 use connector::Connector;
 pub(super) use connector::Destination;
 use link::Session;
-pub(super) use link::{Link, Sent, send};
+pub(super) use link::{Link, send};
 pub(super) use relay::Relay;
 
 #[cfg(test)]
@@ -141,20 +140,16 @@ impl Pool {
         addresses
     }
 
-    /// A connection that was used before and that the upstream has not closed.
-    pub(super) async fn take(&self) -> Option<Box<Link>> {
+    /// A connection that was used before. Whether the upstream has closed it meanwhile shows when
+    /// a request is sent over it, which comes back unsent then.
+    pub(super) fn take(&self) -> Option<Box<Link>> {
         if self.connector.is_shared() {
             return self.session();
         }
-        loop {
-            let mut link = self.idle.lock().pop()?;
-            if link.unused_since.elapsed() < IDLE_MAX
-                && poll_fn(|cx| Poll::Ready(link.is_usable(cx))).await
-            {
-                link.reused = true;
-                return Some(link);
-            }
-        }
+        // The one used last lies on top: if that is stale, all are.
+        let mut link = self.idle.lock().pop()?;
+        link.reused = true;
+        (link.unused_since.elapsed() < IDLE_MAX).then_some(link)
     }
 
     /// A connection to send a request over: a new one, or a stream of one that is shared.

@@ -1,6 +1,5 @@
 //! A request that goes upstream once more, or later than it was charged for.
 
-use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -22,17 +21,19 @@ pub(super) struct Spare {
 
 impl Spare {
     /// Only of requests that mean the same when they come twice (RFC 9110, 9.2.2).
-    pub(super) fn of(parts: &Parts, body: &Incoming, retry: &Retry) -> Option<Self> {
+    pub(super) fn of(
+        method: &Method,
+        headers: &HeaderMap,
+        body: &Incoming,
+        retry: &Retry,
+    ) -> Option<Self> {
         let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
-        let safe = retry.max != 0 && body.is_end_stream() && idempotent.contains(&parts.method);
-        safe.then(|| Self { method: parts.method.clone(), headers: parts.headers.clone() })
+        let safe = retry.max != 0 && body.is_end_stream() && idempotent.contains(method);
+        safe.then(|| Self { method: method.clone(), headers: headers.clone() })
     }
 
     pub(super) fn request(&self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
+        super::request(&self.method, self.headers.clone(), RequestBody::empty())
     }
 }
 

@@ -11,19 +11,19 @@ async fn a_request_that_comes_too_late_is_not_written() {
     let authority = listener.local_addr().unwrap().to_string();
     let pool = Pool::new(authority.as_str().into(), 8);
     let timeouts = Timeouts { connect_ms: 5_000, first_byte_ms: 5_000, idle_ms: 5_000 };
-    let request = || {
-        let mut request = Request::new(RequestBody::empty());
-        *request.uri_mut() = "/x".parse().unwrap();
-        request
-    };
+    let body = RequestBody::empty();
+    let transfer = body.transfer();
+    let mut request = Some(request(&Method::GET, HeaderMap::new(), body));
+    *request.as_mut().unwrap().uri_mut() = "/x".parse().unwrap();
+    let exchange = Exchange { pool: &pool, timeouts: &timeouts, transfer: &transfer };
     let asked = Cell::new(0);
     let late = || {
         asked.set(asked.get() + 1);
         true
     };
-    let failed = exchange(&pool, request(), &timeouts, false, late).await.err().unwrap();
+    let failed = exchange.run(&mut request, false, late).await.err().unwrap();
     assert!(matches!(failed.error, UpstreamError::Late), "{:?}", failed.error);
-    assert!(failed.unsent.is_some());
+    assert!(request.is_some());
     assert_eq!(asked.get(), 1, "once, after the connection was there");
     // The connection is kept, and the first that comes over it is the next request.
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -33,7 +33,7 @@ async fn a_request_that_comes_too_late_is_not_written() {
         drop(stream);
         head
     };
-    let (head, sent) = tokio::join!(served, exchange(&pool, request(), &timeouts, false, || false));
+    let (head, sent) = tokio::join!(served, exchange.run(&mut request, false, || false));
     assert_eq!(&head, b"GET /x");
     assert!(sent.err().unwrap().reused);
 }

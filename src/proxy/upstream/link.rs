@@ -53,7 +53,8 @@ pub(in crate::proxy) struct Link {
 enum Wire {
     One {
         sender: http1::SendRequest<RequestBody>,
-        conn: http1::Connection<TokioIo<Stream>, RequestBody>,
+        /// None is dropped: what was not written came back.
+        conn: Option<http1::Connection<TokioIo<Stream>, RequestBody>>,
         /// Whether the connection's future is over; it must not be polled again.
         over: bool,
     },
@@ -133,7 +134,7 @@ impl Link {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(BUFFER_BYTES);
         let (sender, conn) = http1.handshake(io).await.map_err(UpstreamError::Broken)?;
-        let wire = Wire::One { sender, conn, over: false };
+        let wire = Wire::One { sender, conn: Some(conn), over: false };
         let patience = Patience::default();
         let mut link = Box::new(Self { wire, address, reused: false, unused_since, patience });
         // Its first poll makes it ready for a request.
@@ -155,16 +156,20 @@ impl Link {
 
     /// Lets the connection do its work. It wakes the task when it can go on.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        let Wire::One { conn, over, .. } = &mut self.wire else { return };
-        if *over {
-            return;
-        }
+        let Wire::One { conn: Some(conn), over: over @ false, .. } = &mut self.wire else { return };
         if let Poll::Ready(done) = Pin::new(conn).poll(cx) {
             *over = true;
             if let Err(error) = done {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         }
+    }
+
+    /// Drops a connection that is over, which gives back a request that it had not begun to write:
+    /// hyper keeps one that comes when the upstream has just closed. Says whether it did.
+    fn give_up(&mut self) -> bool {
+        let Wire::One { conn, over: true, .. } = &mut self.wire else { return false };
+        conn.take().is_some()
     }
 
     pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
@@ -180,7 +185,7 @@ impl Link {
     pub(in crate::proxy) fn into_socket(self) -> Option<(Stream, Bytes)> {
         match self.wire {
             Wire::One { conn, .. } => {
-                let parts = conn.into_parts();
+                let parts = conn?.into_parts();
                 Some((parts.io.into_inner(), parts.read_buf))
             }
             Wire::Two(_) => None,
@@ -188,47 +193,37 @@ impl Link {
     }
 }
 
-/// What came of sending a request.
-pub(in crate::proxy) enum Sent {
-    /// The head of the answer, and the connection its body comes from.
-    Answered(Response<Incoming>, Box<Link>),
-    /// Nothing was written, so the request is as it was.
-    Unsent(Box<Request<RequestBody>>, UpstreamError),
-    /// It failed.
-    Failed(UpstreamError),
-}
-
 /// Sends a request and waits for the head of the answer. The deadline begins anew whenever a part
 /// of the body went out, and does not run while the client is what is waited for.
+///
+/// The request is taken, and comes back with an error if not a byte of it was written.
+///
+/// # Errors
+/// When there is no answer, or not in time.
 pub(in crate::proxy) async fn send(
-    mut link: Box<Link>,
-    request: Request<RequestBody>,
+    link: &mut Link,
+    request: &mut Option<Request<RequestBody>>,
+    transfer: &Transfer,
     first_byte: Duration,
-) -> Sent {
-    let transfer = request.body().transfer();
+) -> Result<Response<Incoming>, UpstreamError> {
+    // There always is one.
+    let Some(sent) = request.take() else { return Err(UpstreamError::Timeout) };
     let answered = match &mut link.wire {
         Wire::One { sender, .. } => {
-            let answer = sender.try_send_request(request);
-            wait(&mut link, answer, &transfer, first_byte).await
+            let answer = pin!(sender.try_send_request(sent));
+            wait(link, answer, transfer, first_byte).await
         }
         Wire::Two(held) => {
             let https = held.0.https;
-            let answer = held.0.sender.clone().try_send_request(as_http2(request, https));
-            wait(&mut link, answer, &transfer, first_byte).await
+            let mut sender = held.0.sender.clone();
+            let answer = pin!(sender.try_send_request(as_http2(sent, https)));
+            wait(link, answer, transfer, first_byte).await
         }
     };
-    match answered {
-        None => Sent::Failed(UpstreamError::Timeout),
-        Some(Ok(response)) => Sent::Answered(response, link),
-        Some(Err(mut error)) => {
-            let request = error.take_message();
-            let error = UpstreamError::Broken(error.into_error());
-            match request {
-                Some(request) => Sent::Unsent(Box::new(request), error),
-                None => Sent::Failed(error),
-            }
-        }
-    }
+    answered.ok_or(UpstreamError::Timeout)?.map_err(|mut error| {
+        *request = error.take_message();
+        UpstreamError::Broken(error.into_error())
+    })
 }
 
 /// What an answer is waited for as.
@@ -236,16 +231,19 @@ type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 async fn wait(
     link: &mut Link,
-    answer: impl Future<Output = Answered>,
+    mut answer: Pin<&mut impl Future<Output = Answered>>,
     transfer: &Transfer,
     first_byte: Duration,
 ) -> Option<Answered> {
-    let mut answer = pin!(answer);
     let mut seen = 0;
     link.patience.rest();
     poll_fn(|cx| {
         link.drive(cx);
-        if let Poll::Ready(answered) = answer.as_mut().poll(cx) {
+        let mut polled = answer.as_mut().poll(cx);
+        if polled.is_pending() && link.give_up() {
+            polled = answer.as_mut().poll(cx);
+        }
+        if let Poll::Ready(answered) = polled {
             return Poll::Ready(Some(answered));
         }
         let bytes = transfer.bytes();

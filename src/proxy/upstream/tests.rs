@@ -1,3 +1,5 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 
 #[tokio::test]
@@ -10,12 +12,12 @@ async fn a_name_that_moved_takes_its_unused_connections_along() {
     pool.moved(vec![old.local_addr().unwrap()]);
     let (kept, used) = (pool.connect(second).await.unwrap(), pool.connect(second).await.unwrap());
     pool.keep(kept);
-    assert!(pool.take().await.is_some_and(|link| link.reused), "it lay in the pool");
+    assert!(pool.take().is_some_and(|link| link.reused), "it lay in the pool");
     pool.keep(pool.connect(second).await.unwrap());
     pool.moved(vec![new.local_addr().unwrap()]);
-    assert!(pool.take().await.is_none(), "unused ones are closed");
+    assert!(pool.take().is_none(), "unused ones are closed");
     pool.keep(used);
-    assert!(pool.take().await.is_none(), "and one in use when its time comes");
+    assert!(pool.take().is_none(), "and one in use when its time comes");
     assert_eq!(pool.connect(second).await.unwrap().address, new.local_addr().unwrap());
 }
 
@@ -37,4 +39,33 @@ async fn a_name_is_resolved_when_it_is_first_needed() {
     let pool = Pool::new(format!("localhost:{port}").as_str().into(), 8);
     assert!(pool.connect(Duration::from_secs(20)).await.is_ok());
     assert!(pool.addresses.load().contains(&listener.local_addr().unwrap()));
+}
+
+#[tokio::test]
+async fn a_request_comes_back_from_a_connection_that_was_closed_meanwhile() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = Pool::new(listener.local_addr().unwrap().to_string().as_str().into(), 8);
+    let body = crate::proxy::body::RequestBody::empty();
+    let transfer = body.transfer();
+    let mut request = Some(http::Request::new(body));
+    let patience = Duration::from_secs(20);
+    let mut link = pool.connect(patience).await.unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    send(&mut link, &mut request, &transfer, patience).await.unwrap();
+    assert!(request.is_none(), "it was sent");
+    pool.keep(link);
+    let mut link = pool.take().unwrap();
+    // All of it: what is left unread would be told as an error.
+    assert_ne!(upstream.read(&mut [0; 1_024]).await.unwrap(), 0);
+    drop(upstream);
+    let mut nobody = Context::from_waker(Waker::noop());
+    while link.is_usable(&mut nobody) {
+        tokio::task::yield_now().await;
+    }
+    let started = Instant::now();
+    request = Some(http::Request::new(crate::proxy::body::RequestBody::empty()));
+    assert!(send(&mut link, &mut request, &transfer, patience).await.is_err());
+    assert!(request.is_some(), "as it was");
+    assert!(started.elapsed() < patience / 2, "and at once");
 }
