@@ -1,6 +1,7 @@
 //! What every store promises, held against every store there is.
 use std::sync::Arc;
 
+use sha2::Digest;
 use turnpike::domain::counter::{CounterKey, ProcessId, Subject, Window};
 use turnpike::domain::id::CredentialId;
 use turnpike::domain::lease::{Cell, Hand, QuotaAnswer, QuotaCall, QuotaState};
@@ -52,6 +53,7 @@ macro_rules! on_every_store {
 on_every_store! {
     a_commit_is_read_back
     a_conflict_leaves_nothing
+    many_new_records_are_there_or_none
     conditions_are_those_before_the_commit
     generations_rise
     racing_commits_lose_no_update
@@ -122,6 +124,39 @@ async fn a_conflict_leaves_nothing(store: Arc<AnyStore>) {
     }
     let absent = put(&b, Expect::Unchanged(first), b"two");
     assert_eq!(store.commit(vec![absent]).await.unwrap(), Committed::Conflict(0));
+}
+
+/// Records 1: of hundreds of new records among old ones, all are there, or none.
+async fn many_new_records_are_there_or_none(store: Arc<AnyStore>) {
+    let member = |n: u32| RecordKey::bytes(Kind::Member, n.to_be_bytes());
+    let token = |n: u32| RecordKey::bytes(Kind::Token, sha2::Sha256::digest(n.to_be_bytes()));
+    let old: Vec<_> = (0..9).map(|n| put(&member(100 * n), Expect::Absent, b"old")).collect();
+    let before = at(store.commit(old).await.unwrap());
+    let all = |but: Option<u32>| -> Vec<Write> {
+        let numbers = (0..900).filter(move |n| n % 100 != 0 || but == Some(*n));
+        let both = numbers.flat_map(|n| [member(n), token(n)]);
+        both.map(|key| put(&key, Expect::Absent, &key.id)).collect()
+    };
+    for there in [0, 500, 800] {
+        let writes = all(Some(there));
+        let conflict = writes.iter().position(|write| write.key == member(there));
+        let conflict = Committed::Conflict(conflict.unwrap());
+        assert_eq!(store.commit(writes).await.unwrap(), conflict);
+        let page = store.list(Kind::Member, b"", None, 1_000).await.unwrap();
+        assert_eq!(page.records.len(), 9);
+        assert!(page.records.iter().all(|(_, record)| record.value.as_ref() == b"old"));
+        assert_eq!(value(&store, &token(there)).await, None);
+        assert_eq!(store.generation().await.unwrap(), before);
+    }
+    let after = at(store.commit(all(None)).await.unwrap());
+    let page = store.list(Kind::Member, b"", None, 1_000).await.unwrap();
+    assert_eq!(page.records.len(), 900);
+    for (n, (key, record)) in (0..).zip(page.records) {
+        assert_eq!(key, member(n));
+        let (at, value) = if n % 100 == 0 { (before, &b"old"[..]) } else { (after, &*key.id) };
+        assert_eq!((record.generation, record.value.as_ref()), (at, value));
+        assert_eq!(store.get(&token(n)).await.unwrap().is_some(), n % 100 != 0);
+    }
 }
 
 /// All conditions are checked before anything is written, and the last write of a record wins.

@@ -2,6 +2,8 @@
 //!
 //! redb locks its file while it is open; the lock stands for the whole folder.
 
+mod new;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
@@ -201,19 +203,24 @@ pub(in crate::store) struct Batch<'tx> {
 }
 
 impl Batch<'_> {
-    /// All conditions are checked against what was there before, then everything is written.
+    /// All conditions are checked against what was there before, and everything is written, or
+    /// nothing.
     pub(in crate::store) fn commit(&mut self, writes: &[Write]) -> Result<Committed, StoreError> {
-        for (index, write) in writes.iter().enumerate() {
-            let found = self.records.get(raw(write.key.kind, &write.key.id).as_slice());
-            let found = found.map_err(read)?.map(|value| generation(value.value()));
-            if !holds(write.expect, found.transpose()?) {
-                return Ok(Committed::Conflict(index));
+        let is_new = |write: &&Write| write.expect == Expect::Absent && write.value.is_some();
+        let (new, other): (Vec<&Write>, Vec<&Write>) = writes.iter().partition(is_new);
+        for write in &other {
+            if !self.holds(write)? {
+                return self.conflict(writes);
             }
         }
         let before = self.generation.get(()).map_err(read)?.map_or(0, |value| value.value());
         let generation = next(before, 1)?;
+        // Whether they are there is seen when they are written, so that each is looked for once.
+        if !new::insert(&mut self.records, &new, Generation(generation))? {
+            return self.conflict(writes);
+        }
         self.generation.insert((), generation).map_err(written)?;
-        for write in writes {
+        for write in other {
             let key = raw(write.key.kind, &write.key.id);
             match &write.value {
                 Some(value) => {
@@ -228,20 +235,32 @@ impl Batch<'_> {
         Ok(Committed::At(Generation(generation)))
     }
 
+    fn holds(&self, Write { key, expect, .. }: &Write) -> Result<bool, StoreError> {
+        let found = self.records.get(raw(key.kind, &key.id).as_slice()).map_err(read)?;
+        let found = found.map(|value| generation(value.value())).transpose()?;
+        Ok(match *expect {
+            Expect::Anything => true,
+            Expect::Absent => found.is_none(),
+            Expect::Unchanged(generation) => found == Some(generation),
+        })
+    }
+
+    /// Which condition is the first that does not hold.
+    fn conflict(&self, writes: &[Write]) -> Result<Committed, StoreError> {
+        for (index, write) in writes.iter().enumerate() {
+            if !self.holds(write)? {
+                return Ok(Committed::Conflict(index));
+            }
+        }
+        Err(StoreError::Damaged { what: "a record" })
+    }
+
     /// The first of `count` numbers that nobody else gets.
     pub(super) fn numbers(&mut self, kind: Kind, count: u64) -> Result<u64, StoreError> {
         let kind = kind_byte(kind);
         let last = self.numbers.get(kind).map_err(read)?.map_or(0, |value| value.value());
         self.numbers.insert(kind, next(last, count.max(1))?).map_err(written)?;
         next(last, 1)
-    }
-}
-
-fn holds(expect: Expect, found: Option<Generation>) -> bool {
-    match expect {
-        Expect::Anything => true,
-        Expect::Absent => found.is_none(),
-        Expect::Unchanged(generation) => found == Some(generation),
     }
 }
 
