@@ -86,6 +86,14 @@ pub enum Kind {
     Answer = 24,
 }
 
+impl Kind {
+    /// Whether records of this kind can be listed. Tokens and unique names are only looked up.
+    #[must_use]
+    pub const fn is_listed(self) -> bool {
+        !matches!(self, Self::Token | Self::Unique)
+    }
+}
+
 /// The name of a record: its kind, and bytes that order as they list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey {
@@ -163,7 +171,7 @@ pub struct Page {
 /// 1. A commit is atomic and durable: all writes or none, also through a crash.
 /// 2. A commit's generation is above that of every commit before it.
 /// 3. Reads see every commit that was answered before they began.
-/// 4. A list ascends by id and is cut at `limit`.
+/// 4. A list ascends by id and is cut at `limit`. Only kinds that [`Kind::is_listed`] have one.
 /// 5. Numbers from `next_id` never repeat, also through a crash.
 pub trait RecordStore: Send + Sync + 'static {
     /// Reads one record.

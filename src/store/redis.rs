@@ -34,6 +34,7 @@ use registry::Registry;
 use shards::Shards;
 
 mod changes;
+mod commit;
 mod counters;
 mod durability;
 mod fault;

@@ -2,20 +2,24 @@
 --
 -- KEYS[1]  the generation of the last commit, a number
 -- KEYS[2]  the change feed, a stream; an entry's id is its commit's generation
--- KEYS[3,5..]  per write: the record, a string (generation as eight bytes, big-endian; value)
--- KEYS[4,6..]  per write: the ids of records of this kind, a sorted set with equal scores
+-- KEYS[3..]  the records, strings (generation as eight bytes, big-endian; value): first those that
+--          are new, then those that are changed, then those that are deleted
+-- KEYS[..]  behind them, indexes: the ids of records of a kind, sorted sets with equal scores
 -- ARGV[1]  the call's number on its connection, echoed
 -- ARGV[2]  the keys of this commit's records, for the feed
 -- ARGV[3]  about how many entries the feed keeps
--- ARGV[4,8..]  per write: the condition: empty: none; `-`: absent; eight bytes: this generation
--- ARGV[5,9..]  per write: 1: write, 0: delete
--- ARGV[6,10..] per write: the value
--- ARGV[7,11..] per write: the id
+-- ARGV[4..6]  how many records are new, changed, deleted
+-- ARGV[7..]  the values of those that are new
+-- ARGV[..]  per record that is changed: the condition (empty: none; `-`: absent; eight bytes: this
+--          generation), the value
+-- ARGV[..]  per record that is deleted: the condition
+-- ARGV[..]  per index: how many ids it gets and how many it loses; those ids
 --
--- Answers {echo, 0, generation}, or {echo, 1, n}: the condition of write n (from 0) did not hold.
-local writes = (#ARGV - 3) / 4
+-- Answers {echo, 0, generation}, or {echo, 1, n}: the condition of record n (from 0) did not hold.
+local NEW, CHANGED, GONE = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local CHANGED_AT, GONE_AT = 7 + NEW, 7 + NEW + 2 * CHANGED
 -- Arguments of one command: unpacking has a limit of some 8,000.
-local STEP = 2000
+local STEP = 4000
 
 -- Calls a command with a list of arguments, as often as it takes; the sum of what it answers.
 local function all(command, first, list)
@@ -33,26 +37,21 @@ local function all(command, first, list)
   return sum
 end
 
-local function holds(n)
-  local expect = ARGV[4 + 4 * n]
+local function broken(n)
+  return {ARGV[1], 1, n}
+end
+
+local function holds(n, expect)
   if expect == '' then return true end
-  local found = redis.call('GETRANGE', KEYS[3 + 2 * n], 0, 7)
+  local found = redis.call('GETRANGE', KEYS[3 + n], 0, 7)
   return found == (expect == '-' and '' or expect)
 end
 
--- Most records of a large commit are new: they are looked for at once.
-local new, wrong = {}, false
-for n = 0, writes - 1 do
-  if ARGV[4 + 4 * n] == '-' then
-    new[#new + 1] = KEYS[3 + 2 * n]
-  elseif not holds(n) then
-    wrong = true
-  end
+for n = 0, CHANGED - 1 do
+  if not holds(NEW + n, ARGV[CHANGED_AT + 2 * n]) then return broken(NEW + n) end
 end
-if wrong or all('EXISTS', nil, new) ~= 0 then
-  for n = 0, writes - 1 do
-    if not holds(n) then return {ARGV[1], 1, n} end
-  end
+for n = 0, GONE - 1 do
+  if not holds(NEW + CHANGED + n, ARGV[GONE_AT + n]) then return broken(NEW + CHANGED + n) end
 end
 
 -- A generation is never below this server's time in ms: so one made after writes were lost is
@@ -61,7 +60,25 @@ local before = tonumber(redis.call('GET', KEYS[1]) or '0')
 local time = redis.call('TIME')
 local generation = math.max(before + 1, time[1] * 1000 + math.floor(time[2] / 1000))
 local text = string.format('%.0f', generation)
--- The first write: if the server is out of memory it refuses this one, and nothing has changed.
+local head = struct.pack('>I8', generation)
+
+local records = {}
+for n = 1, NEW do
+  records[2 * n - 1], records[2 * n] = KEYS[2 + n], head .. ARGV[6 + n]
+end
+-- The first write, here or below: if the server is out of memory it refuses this one, and nothing
+-- has changed. Most records of a large commit are new: they are looked for as they are written.
+local written = NEW == 0
+if not written and #records <= STEP then
+  written = redis.call('MSETNX', unpack(records)) == 1
+end
+if not written then
+  for n = 0, NEW - 1 do
+    if not holds(n, '-') then return broken(n) end
+  end
+  all('MSET', nil, records)
+end
+
 redis.call('SET', KEYS[1], text)
 local entry = {'p', string.format('%.0f', before), 'k', ARGV[2]}
 local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], text .. '-0', unpack(entry))
@@ -70,40 +87,29 @@ if added.err then
   redis.call('DEL', KEYS[2])
   redis.call('XADD', KEYS[2], text .. '-0', unpack(entry))
 end
-local head = struct.pack('>I8', generation)
 
--- Records that follow one another in a commit and are all written, or all deleted, go together.
-local records, ids, kinds = {}, {}, {}
-local function put(kind, ...)
-  local list = ids[kind]
-  if not list then
-    list = {}
-    ids[kind], kinds[#kinds + 1] = list, kind
-  end
-  for _, value in ipairs({...}) do list[#list + 1] = value end
+records = {}
+for n = 0, CHANGED - 1 do
+  records[2 * n + 1] = KEYS[3 + NEW + n]
+  records[2 * n + 2] = head .. ARGV[CHANGED_AT + 2 * n + 1]
 end
-local function flush(writing)
-  all(writing and 'MSET' or 'DEL', nil, records)
-  for _, kind in ipairs(kinds) do
-    all(writing and 'ZADD' or 'ZREM', kind, ids[kind])
+all('MSET', nil, records)
+records = {}
+for n = 0, GONE - 1 do records[n + 1] = KEYS[3 + NEW + CHANGED + n] end
+all('DEL', nil, records)
+
+local at = GONE_AT + GONE
+for index = 3 + NEW + CHANGED + GONE, #KEYS do
+  local more, less, ids = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), {}
+  at = at + 2
+  for n = 0, more - 1 do
+    ids[2 * n + 1], ids[2 * n + 2] = '0', ARGV[at + n]
   end
-  records, ids, kinds = {}, {}, {}
+  all('ZADD', KEYS[index], ids)
+  at = at + more
+  ids = {}
+  for n = 0, less - 1 do ids[n + 1] = ARGV[at + n] end
+  all('ZREM', KEYS[index], ids)
+  at = at + less
 end
-local writing = true
-for n = 0, writes - 1 do
-  local record, kind, id = KEYS[3 + 2 * n], KEYS[4 + 2 * n], ARGV[7 + 4 * n]
-  local writes_this = ARGV[5 + 4 * n] == '1'
-  if writes_this ~= writing then
-    flush(writing)
-    writing = writes_this
-  end
-  records[#records + 1] = record
-  if writing then
-    records[#records + 1] = head .. ARGV[6 + 4 * n]
-    put(kind, 0, id)
-  else
-    put(kind, id)
-  end
-end
-flush(writing)
 return {ARGV[1], 0, generation}

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use redis::Cmd;
 
-use crate::store::redis::changes;
+use crate::store::redis::commit::Commit;
 use crate::store::redis::keys::Keys;
 use crate::store::redis::link::Link;
 use crate::store::redis::script::Script;
-use crate::store::{
-    Committed, Expect, Generation, Kind, Page, Record, RecordKey, StoreError, Write,
-};
+use crate::store::{Committed, Generation, Kind, Page, Record, RecordKey, StoreError, Write};
 
 /// Records read by one script, of those that many are wanted of: some 100 KB, and well under a millisecond in which
 /// the server does nothing else.
@@ -124,35 +122,16 @@ impl Records {
         keys: &Keys,
         writes: &[Write],
     ) -> Result<Committed, StoreError> {
-        let mut names = vec![keys.generation.clone(), keys.feed.clone()];
-        for Write { key, .. } in writes {
-            names.push(keys.record(key.kind, &key.id));
-            names.push(keys.ids(key.kind));
-        }
-        let entry = changes::encode(writes.iter().map(|write| &write.key));
-        let arguments = |cmd: &mut Cmd| {
-            cmd.arg(entry).arg(self.feed_len);
-            for write in writes {
-                match write.expect {
-                    Expect::Anything => cmd.arg(""),
-                    Expect::Absent => cmd.arg("-"),
-                    Expect::Unchanged(Generation(number)) => {
-                        cmd.arg(number.to_be_bytes().as_slice())
-                    }
-                };
-                let value = write.value.as_deref();
-                cmd.arg(u8::from(value.is_some())).arg(value.unwrap_or_default());
-                cmd.arg(write.key.id.as_ref());
-            }
-        };
+        let commit = Commit::of(writes);
+        let arguments = |cmd: &mut Cmd| commit.arguments(cmd, self.feed_len);
+        let names = commit.names(keys);
         let ran = self.link.write(&self.commit, &names, self.deadline_long, arguments).await;
         let mut answer = ran?;
         let (conflict, number) = (answer.number()?, answer.number()?);
-        if conflict == 0 {
-            return Ok(Committed::At(Generation(number)));
-        }
-        let index = usize::try_from(number).unwrap_or(usize::MAX);
-        Ok(Committed::Conflict(index))
+        Ok(match conflict {
+            0 => Committed::At(Generation(number)),
+            _ => Committed::Conflict(commit.index(number)),
+        })
     }
 
     pub(super) async fn next_id(
