@@ -170,7 +170,7 @@ pub(crate) async fn set_audiences(
                 for owner in made.owners.clone() {
                     guard(txn, owner).await?;
                 }
-                txn.save(Kind::Audience, None, &made).await?;
+                txn.save_new(Kind::Audience, &made);
                 made
             }
         };

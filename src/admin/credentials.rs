@@ -150,10 +150,10 @@ impl Writable for Credential {
         }
         if draft.before.is_none() {
             let request = txn.next_id(Kind::AccessRequest).await?;
-            txn.save(Kind::AccessRequest, None, &approved(&draft.after, request)).await?;
+            txn.save_new(Kind::AccessRequest, &approved(&draft.after, request));
             draft.after.links.request = Some(request);
             draft.belong(Kind::AccessRequest, request);
-            txn.save(Kind::Credential, None, &draft.after).await?;
+            txn.save_new(Kind::Credential, &draft.after);
         }
         write_token(txn, &draft.after).await
     }

@@ -8,6 +8,7 @@
 mod batch;
 mod feed;
 mod find;
+mod flight;
 mod job;
 mod operations;
 mod place;

@@ -1,7 +1,5 @@
 //! Tokens of credentials: what is kept of them, and the records that gateways enforce.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use super::AdminState;
@@ -333,15 +331,13 @@ fn token_hash(digits: &str) -> Option<TokenHash> {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let mut pairs = text.as_bytes().chunks_exact(2);
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes = pairs.by_ref().map(pair).collect::<Option<Vec<u8>>>()?;
-    pairs.remainder().is_empty().then_some(bytes)
+    let digit = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
+    let (pairs, rest) = text.as_bytes().as_chunks();
+    let pair = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
+    rest.is_empty().then(|| pairs.iter().map(pair).collect())?
 }

@@ -90,8 +90,8 @@ impl Writable for Organisation {
             let id = txn.next_id(Kind::Team).await?;
             let team = default_team(&draft.after, id);
             draft.after.links.default_team = Some(id);
-            txn.save(Kind::Team, None, &team).await?;
-            txn.save(Kind::Organisation, None, &draft.after).await?;
+            txn.save_new(Kind::Team, &team);
+            txn.save_new(Kind::Organisation, &draft.after);
         }
         Ok(())
     }

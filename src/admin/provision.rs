@@ -75,7 +75,7 @@ impl Operation for Provision {
             let granted = grant(state, txn, None, request).await?;
             return Ok(granted.answer(state.reveal));
         }
-        txn.save(Kind::AccessRequest, None, &request).await?;
+        txn.save_new(Kind::AccessRequest, &request);
         if let Some(before) = target {
             let mut after = before.clone();
             after.links.pending = Some(request.id);
@@ -372,7 +372,7 @@ async fn issue(
     members.insert("MetaData".to_owned(), Members::new().into());
     let ends = expiry_by_plan(txn, request.number("PlanID"), now).await?;
     members.extend(ends.map(|ends| ("Expires".to_owned(), ends.into())));
-    txn.save(Kind::Credential, None, &made).await?;
+    txn.save_new(Kind::Credential, &made);
     write_token(txn, &made).await?;
     Ok((id, token))
 }

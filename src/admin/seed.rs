@@ -55,11 +55,11 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
     user.members.insert("Active".to_owned(), true.into());
     user.members.insert("ResetPassword".to_owned(), false.into());
     for (kind, object) in [(Kind::Organisation, &organisation), (Kind::Team, &team)] {
-        txn.save(kind, None, object).await?;
+        txn.save_new(kind, object);
     }
     place(&mut txn, &mut user, Some(DEFAULT_ORGANISATION), vec![team.id]).await?;
     debug_assert!(user.owners.contains(&(kind_byte(Kind::Team), team.id)));
-    txn.save(Kind::User, None, &user).await?;
+    txn.save_new(Kind::User, &user);
     let members = [
         ("Name", "Public catalogue"),
         ("NameWithSlug", "public-catalogue"),
@@ -67,7 +67,7 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
     ];
     let entry = name_entry(Kind::Catalogue, 0, "Public catalogue");
     let catalogue = object(Kind::Catalogue, Some(entry), &members);
-    txn.save(Kind::Catalogue, None, &catalogue).await?;
+    txn.save_new(Kind::Catalogue, &catalogue);
     txn.put(done, Some(vec![1])).await?;
     // Not committed means that another gateway was faster, with the same.
     txn.commit().await.map(|_| ())

@@ -1,14 +1,18 @@
 //! One read-modify-write of the store: everything it read and relies on is unchanged when its
 //! writes go in, all of them at once, or none does.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ahead;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::steps::Rest;
 use crate::catalog::Catalog;
-use crate::store::{Committed, Expect, Kind, Record, RecordKey, RecordStore, StoreError, Write};
+use crate::store::{Committed, Expect, Kind, RecordKey, RecordStore, StoreError};
 use crate::wire::portal::fields::Ref;
 use crate::wire::portal::stored::Stored;
+pub(crate) use ahead::{Ahead, Sealed};
+use ahead::{Read, Sealing};
 
 /// Records per page of a list that is read whole.
 const PAGE: usize = 500;
@@ -17,29 +21,44 @@ const PAGE: usize = 500;
 #[derive(Debug)]
 pub(crate) struct Txn<'c> {
     catalog: &'c Catalog,
-    seen: BTreeMap<RecordKey, Seen>,
+    seen: HashMap<RecordKey, Seen>,
+    /// What another writes, that is on its way: this one comes after it.
+    ahead: Option<Arc<Ahead>>,
     /// What its request has still to do when it is through.
     pub(crate) rest: Rest,
 }
 
 #[derive(Debug)]
 struct Seen {
-    read: Option<Record>,
+    read: Read,
     write: Option<Option<Arc<[u8]>>>,
     /// The value as an object, once it was asked for.
     object: Option<Arc<Stored>>,
 }
 
 impl Seen {
-    fn read(read: Option<Record>) -> Self {
-        Self { read, write: None, object: None }
+    fn read(read: impl Into<Read>) -> Self {
+        Self { read: read.into(), write: None, object: None }
+    }
+
+    /// The value as its transaction sees it.
+    fn value(&self) -> Option<&Arc<[u8]>> {
+        match &self.write {
+            Some(written) => written.as_ref(),
+            None => self.read.value(),
+        }
     }
 }
 
 impl<'c> Txn<'c> {
     /// One that has neither read nor written.
     pub(crate) fn new(catalog: &'c Catalog) -> Self {
-        Self { catalog, seen: BTreeMap::new(), rest: Rest::default() }
+        Self { catalog, seen: HashMap::new(), ahead: None, rest: Rest::default() }
+    }
+
+    /// One that comes after another, whose commit is on its way.
+    pub(crate) fn after(catalog: &'c Catalog, ahead: Option<Arc<Ahead>>) -> Self {
+        Self { ahead, ..Self::new(catalog) }
     }
 
     /// The catalog it writes through.
@@ -49,19 +68,28 @@ impl<'c> Txn<'c> {
 
     /// A record as this transaction sees it: with its own writes.
     pub(crate) async fn get(&mut self, key: &RecordKey) -> Result<Option<Arc<[u8]>>, StoreError> {
-        if !self.seen.contains_key(key) {
-            let read = self.catalog.store().get(key).await?;
-            self.seen.insert(key.clone(), Seen::read(read));
+        if let Some(seen) = self.seen.get(key) {
+            return Ok(seen.value().cloned());
         }
-        Ok(self.seen.get(key).and_then(|seen| match &seen.write {
-            Some(written) => written.clone(),
-            None => seen.read.as_ref().map(|record| Arc::clone(&record.value)),
-        }))
+        let read = match self.read_ahead(key) {
+            Some(read) => read,
+            None => self.catalog.store().get(key).await?.into(),
+        };
+        let value = read.value().cloned();
+        self.seen.insert(key.clone(), Seen::read(read));
+        Ok(value)
     }
 
-    /// Takes it that a record is not there, without reading it: if it is, nothing is committed.
-    pub(crate) fn absent(&mut self, key: RecordKey) {
-        self.seen.entry(key).or_insert(Seen::read(None));
+    /// What the commit before this leaves of a record, if it writes it.
+    fn read_ahead(&self, key: &RecordKey) -> Option<Read> {
+        self.ahead.as_ref()?.read(key)
+    }
+
+    /// Writes a record that is taken not to be there, without reading it: if it is, nothing is
+    /// committed.
+    pub(crate) fn put_new(&mut self, key: RecordKey, value: Vec<u8>) {
+        let seen = self.seen.entry(key).or_insert_with(|| Seen::read(Read::Nothing));
+        (seen.write, seen.object) = (Some(Some(value.into())), None);
     }
 
     /// Reads many records at once.
@@ -69,10 +97,20 @@ impl<'c> Txn<'c> {
         &mut self,
         keys: impl Iterator<Item = RecordKey>,
     ) -> Result<(), StoreError> {
-        let unseen: BTreeSet<_> = keys.filter(|key| !self.seen.contains_key(key)).collect();
-        let keys: Vec<_> = unseen.into_iter().collect();
-        let found = self.catalog.store().get_all(&keys).await?;
-        self.seen.extend(keys.into_iter().zip(found.into_iter().map(Seen::read)));
+        let mut unseen = Vec::new();
+        for key in keys {
+            if self.seen.contains_key(&key) {
+                continue;
+            }
+            match self.read_ahead(&key) {
+                Some(read) => drop(self.seen.insert(key, Seen::read(read))),
+                None => unseen.push(key),
+            }
+        }
+        unseen.sort_unstable();
+        unseen.dedup();
+        let found = self.catalog.store().get_all(&unseen).await?;
+        self.seen.extend(unseen.into_iter().zip(found.into_iter().map(Seen::read)));
         Ok(())
     }
 
@@ -82,7 +120,9 @@ impl<'c> Txn<'c> {
         key: RecordKey,
         value: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        self.get(&key).await?;
+        if !self.seen.contains_key(&key) {
+            self.get(&key).await?;
+        }
         if let Some(seen) = self.seen.get_mut(&key) {
             (seen.write, seen.object) = (Some(value.map(Arc::from)), None);
         }
@@ -115,10 +155,13 @@ impl<'c> Txn<'c> {
         id: u64,
     ) -> Result<Option<Arc<Stored>>, StoreError> {
         let key = RecordKey::number(kind, id);
-        let Some(value) = self.get(&key).await? else { return Ok(None) };
+        if !self.seen.contains_key(&key) {
+            self.get(&key).await?;
+        }
         let Some(seen) = self.seen.get_mut(&key) else { return Ok(None) };
+        let Some(value) = seen.value() else { return Ok(None) };
         if seen.object.is_none() {
-            seen.object = Some(Arc::new(decode(&value)?));
+            seen.object = Some(Arc::new(decode(value)?));
         }
         Ok(seen.object.clone())
     }
@@ -186,6 +229,19 @@ impl<'c> Txn<'c> {
         }
     }
 
+    /// Writes a new object with its entries in the indexes. Its number is nobody else's, and so are
+    /// its entries; its names were looked up.
+    pub(crate) fn save_new(&mut self, kind: Kind, object: &Stored) {
+        let number = object.id.to_be_bytes();
+        self.put_new(RecordKey::number(kind, object.id), object.encode());
+        for entry in &object.uniques {
+            self.put_new(RecordKey::bytes(Kind::Unique, entry), number.to_vec());
+        }
+        for owner in &object.owners {
+            self.put_new(member_key(owner.0, owner.1, (kind, object.id)), vec![1]);
+        }
+    }
+
     /// Writes an object in place of `before`, with its entries in the indexes.
     pub(crate) async fn save(
         &mut self,
@@ -193,19 +249,10 @@ impl<'c> Txn<'c> {
         before: Option<&Stored>,
         after: &Stored,
     ) -> Result<(), StoreError> {
-        let none = Stored::default();
-        let new = before.is_none();
-        let before = before.unwrap_or(&none);
-        if new {
-            // Its number is nobody else's, and so are its entries; names were looked up.
-            self.absent(RecordKey::number(kind, after.id));
-            for entry in &after.uniques {
-                self.absent(RecordKey::bytes(Kind::Unique, entry));
-            }
-            for owner in &after.owners {
-                self.absent(member_key(owner.0, owner.1, (kind, after.id)));
-            }
-        }
+        let Some(before) = before else {
+            self.save_new(kind, after);
+            return Ok(());
+        };
         self.put(RecordKey::number(kind, after.id), Some(after.encode())).await?;
         for gone in before.uniques.iter().filter(|entry| !after.uniques.contains(entry)) {
             self.put(RecordKey::bytes(Kind::Unique, gone), None).await?;
@@ -239,23 +286,34 @@ impl<'c> Txn<'c> {
 
     /// Stores what was written; false when something that was relied on has changed.
     pub(crate) async fn commit(self) -> Result<bool, StoreError> {
-        let mut writes = Vec::new();
-        for (key, seen) in self.seen {
-            let Some(value) = seen.write else { continue };
-            if value.is_none() && seen.read.is_none() {
-                continue;
-            }
-            let expect =
-                seen.read.map_or(Expect::Absent, |record| Expect::Unchanged(record.generation));
-            writes.push(Write { key, expect, value });
-        }
+        let catalog = self.catalog;
+        let writes = self.seal();
+        // What comes after another is committed by who knows how that went.
+        let Some(writes) = writes.after(None) else { return Ok(false) };
         if writes.is_empty() {
             return Ok(true);
         }
-        match self.catalog.commit(writes).await? {
+        match catalog.commit(writes).await? {
             Committed::At(_) => Ok(true),
             Committed::Conflict(_) => Ok(false),
         }
+    }
+
+    /// What was written, in the order of keys, as the stores like it.
+    pub(crate) fn seal(self) -> Sealed {
+        let mut writes = Vec::with_capacity(self.seen.len());
+        for (key, seen) in self.seen {
+            let Some(value) = seen.write else { continue };
+            let expect = match seen.read {
+                Read::Nothing if value.is_none() => continue,
+                Read::Nothing => Some(Expect::Absent),
+                Read::Stored(record) => Some(Expect::Unchanged(record.generation)),
+                Read::Ahead(_) => None,
+            };
+            writes.push(Sealing { key, expect, value });
+        }
+        writes.sort_unstable_by(|one: &Sealing, other| one.key.cmp(&other.key));
+        Sealed(writes)
     }
 }
 

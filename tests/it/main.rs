@@ -64,6 +64,9 @@ mod import_file;
 /// Bulk imports through the listener.
 mod admin_imports;
 
+/// Imports whose commits follow one another while others write.
+mod import_flight;
+
 /// Imports that apply all lines or none, while they are applied.
 mod import_all_or_nothing;
 

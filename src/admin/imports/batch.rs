@@ -1,5 +1,7 @@
 //! The lines of one commit.
 
+use std::collections::HashSet;
+
 use super::find::{self, AppFound, Found, Learnt, applies};
 use super::job::{Job, Pass};
 use super::place::{Placed, carry};
@@ -17,9 +19,11 @@ use crate::wire::imports::{Code, Fault};
 #[derive(Debug, Default)]
 pub(super) struct Lesson {
     pub(super) apps: Learnt,
-    pub(super) planned: Vec<u64>,
+    pub(super) planned: HashSet<u64>,
     /// Credentials of the app that is replaced.
     pub(super) kept: Vec<u64>,
+    /// Faults and warnings that are written down.
+    pub(super) entries: usize,
 }
 
 /// Lines on their way into one commit.
@@ -36,8 +40,9 @@ pub(super) struct Batch<'j> {
 }
 
 impl<'j> Batch<'j> {
+    /// Lines that come after all that were handed in so far.
     pub(super) fn new(job: &'j mut Job, pass: Pass, first: bool) -> Self {
-        let counts = job.import.counts;
+        let counts = job.newest().counts;
         let (part, lesson) = (Part::default(), Lesson::default());
         Self { job, pass, first, counts, part, lesson, carried: Vec::new() }
     }
@@ -55,11 +60,11 @@ impl<'j> Batch<'j> {
     ) -> Result<(), StoreError> {
         let rows = || items.iter().filter_map(|item| item.row.as_ref().ok());
         txn.prefetch(rows().flat_map(find::keys)).await?;
-        self.prefetch(txn, rows()).await?;
+        let mut known = self.prefetch(txn, rows()).await?.into_iter();
         for item in items {
             self.count(&mut |counts| counts.total += 1);
             let placed = match &item.row {
-                Ok(row) => self.place(txn, row).await?,
+                Ok(row) => self.place(txn, row, known.next().flatten()).await?,
                 Err(faults) => Err(faults.clone()),
             };
             self.note(item, placed);
@@ -68,32 +73,50 @@ impl<'j> Batch<'j> {
     }
 
     /// Reads what the second look at the lines takes: owners, aliases, credentials that are there.
+    /// What lines are about is found by the way, if it is there already: then it stays so.
     async fn prefetch(
         &mut self,
         txn: &mut Txn<'_>,
         rows: impl Iterator<Item = &Row>,
-    ) -> Result<(), StoreError> {
-        let mut keys = Vec::new();
+    ) -> Result<Vec<Option<Found>>, StoreError> {
+        let (mut keys, mut all) = (Vec::new(), Vec::new());
         for row in rows {
             if let Some(known) = record(txn, &TokenHash(row.hash)).await? {
                 keys.push(RecordKey::number(Kind::Credential, known.credential));
             }
-            let found = find::resolve(txn, &mut self.job.apps, &self.lesson.apps, row).await?;
-            let Ok(Found { app: AppFound::Known(app), .. }) = found else { continue };
-            let alias = name_entry(Kind::Credential, app, &row.alias);
+            let known = |found: &Found| matches!(found.app, AppFound::Known(_));
+            all.push(self.find(txn, row).await?.ok().filter(known));
+            let Some(Some(Found { app: AppFound::Known(app), .. })) = all.last() else { continue };
+            let alias = name_entry(Kind::Credential, *app, &row.alias);
             keys.push(RecordKey::bytes(Kind::Unique, alias));
-            let owner = txn.shared(Kind::App, app).await?.and_then(|app| app.number("UserID"));
+            let owner = txn.shared(Kind::App, *app).await?.and_then(|app| app.number("UserID"));
             keys.extend(owner.map(|user| RecordKey::number(Kind::User, user)));
         }
-        txn.prefetch(keys.into_iter()).await
+        txn.prefetch(keys.into_iter()).await?;
+        Ok(all)
+    }
+
+    async fn find(
+        &mut self,
+        txn: &mut Txn<'_>,
+        row: &Row,
+    ) -> Result<Result<Found, Vec<Fault>>, StoreError> {
+        let Job { apps, flight, .. } = &mut *self.job;
+        let ahead = flight.as_ref().map(|flight| &flight.lesson.apps);
+        let learnt = [&self.lesson.apps].into_iter().chain(ahead).collect::<Vec<_>>();
+        find::resolve(txn, apps, &learnt, row).await
     }
 
     async fn place(
         &mut self,
         txn: &mut Txn<'_>,
         row: &Row,
+        known: Option<Found>,
     ) -> Result<Result<Placed, Vec<Fault>>, StoreError> {
-        let found = find::resolve(txn, &mut self.job.apps, &self.lesson.apps, row).await?;
+        let found = match known {
+            Some(found) => Ok(found),
+            None => self.find(txn, row).await?,
+        };
         match found {
             Ok(found) if self.job.replaced.is_some_and(|app| !found.app.is(app)) => {
                 let text = "must be the app that the file is the whole list of";

@@ -140,11 +140,12 @@ async fn named(txn: &mut Txn<'_>, kind: Kind, text: &str) -> Result<Option<u64>,
     Ok(None)
 }
 
-/// Finds what a line names, or says all that is not there.
+/// Finds what a line names, or says all that is not there. `learnt` are apps of lines before it, which
+/// no list has yet.
 pub(super) async fn resolve(
     txn: &mut Txn<'_>,
     apps: &mut Apps,
-    learnt: &Learnt,
+    learnt: &[&Learnt],
     row: &Row,
 ) -> Result<Result<Found, Vec<Fault>>, StoreError> {
     let mut faults = Vec::new();
@@ -199,7 +200,7 @@ async fn by_id(txn: &mut Txn<'_>, text: &str) -> Result<Result<AppFound, Fault>,
 async fn by_name(
     txn: &mut Txn<'_>,
     apps: &mut Apps,
-    learnt: &Learnt,
+    learnt: &[&Learnt],
     name: &str,
     user: &UserNamed,
 ) -> Result<Result<AppFound, Fault>, StoreError> {
@@ -210,7 +211,8 @@ async fn by_name(
             None => Err(Fault::new(Code::UnknownUser, "User", "names no user")),
         });
     };
-    let just = learnt.iter().find(|(user, known, _)| *user == owner && *known == name);
+    let mut just = learnt.iter().copied().flatten();
+    let just = just.find(|(user, known, _)| *user == owner && *known == name);
     let known = match just {
         Some((_, _, app)) => Some(*app),
         None => apps.find(txn, owner, &name).await?,

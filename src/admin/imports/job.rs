@@ -6,33 +6,27 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::batch::Batch;
 use super::feed::Chunk;
 use super::find::Apps;
+use super::flight::{Flight, Lines};
 use super::place::Numbers;
 use super::reader::{Item, Read, Reader, stand_back};
-use super::{PartKind, damaged, decode, delete_parts, encode, part_key, part_prefix};
+use super::{PartKind, damaged, decode, delete_parts, encode, part_prefix};
 use crate::admin::answer::Refusal;
 use crate::admin::txn::Txn;
 use crate::admin::{ATTEMPTS_MAX, AdminState};
 use crate::store::{Kind, RecordKey, RecordStore, StoreError};
 use crate::wire::imports::options::{OnError, Options};
-use crate::wire::imports::record::{Import, Part, Status};
+use crate::wire::imports::record::{Import, Status};
 
 /// Lines of one commit. A credential is some eight records: only other edits wait for them, and the
 /// disk is waited for seldom.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 /// The same where the store has other things to do meanwhile: it is over within a few milliseconds,
 /// and what waits behind it waits no longer.
 const BATCH_SHARED: usize = 64;
-/// Faults and warnings kept of one file; further ones are only counted.
-const ENTRIES_MAX: usize = 100_000;
 /// An import that waits for its client says so this often.
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// How often a commit is tried while the store does not answer: half a minute.
-const TRIES_MAX: u32 = 40;
-/// The longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// One import on its way.
 #[derive(Debug)]
@@ -49,7 +43,10 @@ pub(super) struct Job {
     /// The app that the file is the whole list of, and its credentials that lines have named.
     pub(super) replaced: Option<u64>,
     pub(super) kept: HashSet<u64>,
-    entries: usize,
+    /// Faults and warnings written down.
+    pub(super) entries: usize,
+    /// What was handed in last. All else here is as of before.
+    pub(super) flight: Option<Flight>,
 }
 
 /// What is done with lines.
@@ -108,6 +105,7 @@ impl Job {
             replaced: None,
             kept: HashSet::new(),
             entries: 0,
+            flight: None,
         };
         let thread = std::thread::Builder::new().name("import".to_owned());
         let run = move || {
@@ -123,6 +121,8 @@ impl Job {
         let id = self.import.id;
         tracing::info!(import = id, by = self.import.by, "import started");
         let whole = self.whole(&mut read).await;
+        // What was handed in counts, whatever ended the import.
+        let whole = whole.and(self.land().await);
         // From here on the client's bytes are not wanted.
         drop(read);
         if let Err(error) = delete_parts(&self.state, &part_prefix(id, PartKind::Draft)).await {
@@ -162,6 +162,7 @@ impl Job {
         self.admits = super::place::admits(&self.state).await?;
         self.find_replaced().await?;
         self.read(read).await?;
+        self.land().await?;
         self.apply_drafts().await?;
         self.delete_rest().await
     }
@@ -192,9 +193,15 @@ impl Job {
     async fn read(&mut self, read: &mut mpsc::Receiver<Read>) -> Result<(), Stop> {
         loop {
             match tokio::time::timeout(HEARTBEAT, read.recv()).await {
-                Err(_) => self.note().await?,
+                Err(_) => {
+                    self.land().await?;
+                    self.note().await?;
+                }
                 Ok(None) => return Err(Stop::Interrupted),
-                Ok(Some(Read::Lines(items))) => self.batch(items, self.pass(), None).await?,
+                Ok(Some(Read::Lines(items))) => {
+                    let lines = Lines { items, pass: self.pass(), draft: None };
+                    self.batch(lines).await?;
+                }
                 Ok(Some(Read::Failed(reason))) => return Err(Stop::File(reason)),
                 Ok(Some(Read::End(warnings))) => {
                     self.import.notes = warnings;
@@ -214,101 +221,17 @@ impl Job {
         self.import.applying = true;
         self.note().await?;
         let prefix = part_prefix(self.import.id, PartKind::Draft);
+        let mut after = None::<RecordKey>;
         loop {
             let store = self.state.catalog.store();
-            let page = store.list(Kind::ImportPart, &prefix, None, 1).await?;
+            let after_id = after.as_ref().map(|key| key.id.as_ref());
+            let page = store.list(Kind::ImportPart, &prefix, after_id, 1).await?;
             let Some((key, record)) = page.records.into_iter().next() else { break };
             let items: Vec<Item> = serde_json::from_slice(&record.value).map_err(damaged)?;
-            self.batch(items, Pass::Apply, Some(key)).await?;
+            after = Some(key.clone());
+            self.batch(Lines { items, pass: Pass::Apply, draft: Some(key) }).await?;
         }
-        Ok(())
-    }
-
-    /// One commit, tried again until it is through or cannot be. `draft` is what the lines were
-    /// kept in.
-    async fn batch(
-        &mut self,
-        items: Vec<Item>,
-        pass: Pass,
-        draft: Option<RecordKey>,
-    ) -> Result<(), Stop> {
-        let (mut conflicts, mut failures, mut pause) = (0, 0, Duration::from_millis(50));
-        let turns = self.state.turns.clone();
-        let mut turn = None;
-        loop {
-            match self.attempt(&items, pass, draft.as_ref()).await {
-                Ok(true) => return Ok(()),
-                Ok(false) if conflicts < 2 * ATTEMPTS_MAX => {
-                    conflicts += 1;
-                    if ATTEMPTS_MAX <= conflicts && turn.is_none() {
-                        turn = Some(turns.lock().await);
-                    }
-                }
-                Ok(false) => return Err(StoreError::io("written", "others were faster").into()),
-                Err(Stop::Store(error)) if error.is_transient() && failures < TRIES_MAX => {
-                    failures += 1;
-                    tracing::warn!(import = self.import.id, %error, "an import waits for the store");
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(PAUSE_MAX);
-                }
-                Err(stop) => return Err(stop),
-            }
-        }
-    }
-
-    /// Whether the commit is through.
-    async fn attempt(
-        &mut self,
-        items: &[Item],
-        pass: Pass,
-        draft: Option<&RecordKey>,
-    ) -> Result<bool, Stop> {
-        let state = self.state.clone();
-        let mut txn = Txn::new(&state.catalog);
-        if self.caught_up(&mut txn).await? {
-            return Ok(true);
-        }
-        let mut batch = Batch::new(self, pass, draft.is_none());
-        batch.fill(&mut txn, items).await?;
-        let (counts, mut part, learnt) = batch.done();
-        let mut next = self.import.clone();
-        next.counts = counts;
-        next.batches = next.batches.saturating_add(1);
-        next.updated_ms = state.clock.unix().0;
-        part.entries.truncate(ENTRIES_MAX.saturating_sub(self.entries));
-        let kept = part.entries.len();
-        if kept != 0 || !part.results.is_empty() {
-            put_part(&mut txn, part_key(next.id, PartKind::Report, next.batches), &part).await?;
-        }
-        if pass == Pass::Stage && counts.failed == 0 {
-            let key = part_key(next.id, PartKind::Draft, next.batches);
-            txn.absent(key.clone());
-            txn.put(key, Some(serde_json::to_vec(items).map_err(damaged)?)).await?;
-        }
-        if let Some(draft) = draft {
-            txn.put(draft.clone(), None).await?;
-        }
-        txn.put(RecordKey::number(Kind::Import, next.id), Some(encode(&next))).await?;
-        if !txn.commit().await? {
-            return Ok(false);
-        }
-        self.import = next;
-        self.entries = self.entries.saturating_add(kept);
-        self.planned.extend(learnt.planned);
-        self.kept.extend(learnt.kept);
-        self.apps.learn(learnt.apps);
-        Ok(true)
-    }
-
-    /// Whether the commit that was tried before is through after all: the store had not answered.
-    async fn caught_up(&mut self, txn: &mut Txn<'_>) -> Result<bool, Stop> {
-        let value = txn.get(&RecordKey::number(Kind::Import, self.import.id)).await?;
-        let stored = value.as_deref().map(decode).transpose()?.ok_or(Stop::Cancelled)?;
-        if self.import.batches < stored.batches {
-            self.import = stored;
-            return Ok(true);
-        }
-        if stored.cancel { Err(Stop::Cancelled) } else { Ok(false) }
+        self.land().await
     }
 
     /// Writes down how it stands, and hears whether it shall end.
@@ -330,9 +253,4 @@ impl Job {
         }
         Err(StoreError::io("written", "others were faster").into())
     }
-}
-
-async fn put_part(txn: &mut Txn<'_>, key: RecordKey, part: &Part) -> Result<(), StoreError> {
-    txn.absent(key.clone());
-    txn.put(key, Some(serde_json::to_vec(part).map_err(damaged)?)).await
 }

@@ -124,10 +124,10 @@ impl Batch<'_> {
         let token = TokenFacts { hash: hex(&row.hash), mask: row.mask.clone(), sealed: None };
         after.links.token = Some(token);
         after.links.parent = Some(app);
-        txn.save(Kind::AccessRequest, None, &approved(&after, request)).await?;
+        txn.save_new(Kind::AccessRequest, &approved(&after, request));
         after.links.request = Some(request);
         txn.guard(RecordKey::number(Kind::App, app)).await?;
-        txn.save(Kind::Credential, None, &after).await?;
+        txn.save_new(Kind::Credential, &after);
         write_token(txn, &after).await?;
         self.carry_on(row, 0);
         Ok(Ok(Placed::Created(id)))
@@ -198,7 +198,7 @@ impl Batch<'_> {
                     faults
                         .extend(self.app(&mut draft, app.clone()).await?.err().unwrap_or_default());
                     self.lesson.apps.clear();
-                    self.lesson.planned.push(user);
+                    self.lesson.planned.insert(user);
                 }
                 fingerprint(("new", user, name))
             }
@@ -210,12 +210,14 @@ impl Batch<'_> {
         if !faults.is_empty() {
             return Ok(Err(faults));
         }
-        self.lesson.planned.push(alias);
+        self.lesson.planned.insert(alias);
         Ok(Ok(Placed::Created(0)))
     }
 
     fn planned(&self, what: u64) -> bool {
-        self.job.planned.contains(&what) || self.lesson.planned.contains(&what)
+        let ahead = self.job.flight.as_ref().map(|flight| &flight.lesson.planned);
+        let all = [&self.job.planned, &self.lesson.planned];
+        all.into_iter().chain(ahead).any(|planned| planned.contains(&what))
     }
 
     /// The app of a line, made if it is not there.

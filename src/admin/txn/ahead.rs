@@ -1,0 +1,73 @@
+//! Transactions that come after one whose commit is on its way.
+
+use std::sync::Arc;
+
+use crate::store::{Expect, Generation, Record, RecordKey, Write};
+
+/// What a commit that is on its way writes, in the order of keys: who comes after it reads this for
+/// what is stored.
+#[derive(Debug)]
+pub(crate) struct Ahead(Vec<Write>);
+
+impl Ahead {
+    /// What the writes of a transaction leave.
+    pub(crate) fn of(writes: Vec<Write>) -> Self {
+        debug_assert!(writes.is_sorted_by_key(|write| &write.key));
+        Self(writes)
+    }
+
+    /// What they leave of a record, if they write it.
+    pub(super) fn read(&self, key: &RecordKey) -> Option<Read> {
+        let at = self.0.binary_search_by(|write| write.key.cmp(key)).ok()?;
+        let value = self.0.get(at)?.value.clone();
+        Some(value.map_or(Read::Nothing, Read::Ahead))
+    }
+}
+
+/// What was there before the transaction.
+#[derive(Debug)]
+pub(super) enum Read {
+    Nothing,
+    Stored(Record),
+    /// What a commit that is on its way leaves: it has no generation yet.
+    Ahead(Arc<[u8]>),
+}
+
+impl Read {
+    /// The value that was there.
+    pub(super) fn value(&self) -> Option<&Arc<[u8]>> {
+        match self {
+            Self::Nothing => None,
+            Self::Stored(record) => Some(&record.value),
+            Self::Ahead(value) => Some(value),
+        }
+    }
+}
+
+impl From<Option<Record>> for Read {
+    fn from(record: Option<Record>) -> Self {
+        record.map_or(Self::Nothing, Self::Stored)
+    }
+}
+
+/// The writes of a transaction, in the order of keys.
+#[derive(Debug)]
+pub(crate) struct Sealed(pub(super) Vec<Sealing>);
+
+/// A write whose condition is missing where it waits for the generation of the commit before it.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    pub(super) key: RecordKey,
+    pub(super) expect: Option<Expect>,
+    pub(super) value: Option<Arc<[u8]>>,
+}
+
+impl Sealed {
+    /// The writes, after a commit at `ahead`; `None` where they come after one that is not known.
+    pub(crate) fn after(self, ahead: Option<Generation>) -> Option<Vec<Write>> {
+        let ahead = ahead.map(Expect::Unchanged);
+        let write =
+            |Sealing { key, expect, value }| Some(Write { key, expect: expect.or(ahead)?, value });
+        self.0.into_iter().map(write).collect()
+    }
+}
