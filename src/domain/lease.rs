@@ -12,7 +12,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 
-pub use spread::Spread;
+pub use spread::{Reported, Spread};
 
 /// A grant never leaves more than this share of a limit unspent in one process, so that a crash
 /// wastes no more: one part in twenty.

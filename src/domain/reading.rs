@@ -46,6 +46,15 @@ impl QuotaShare {
         }
     }
 
+    /// All shares that are told of.
+    pub const TOLD: [Self; 2] = [Self::Most, Self::All];
+
+    /// Whether it is used when so many units of `limit` are.
+    #[must_use]
+    pub fn is_reached(self, limit: u64, used: u64) -> bool {
+        Some(self) <= Self::used(limit, limit.saturating_sub(used))
+    }
+
     /// In percent.
     #[must_use]
     pub fn percent(self) -> u64 {
@@ -147,6 +156,9 @@ mod tests {
         check(10, 0, Some(QuotaShare::All));
         check(1, 1, None);
         check(u64::MAX, u64::MAX / 5, Some(QuotaShare::Most));
+        let reached = |used| QuotaShare::TOLD.map(|share| share.is_reached(10, used));
+        assert_eq!([7, 8, 9].map(reached), [[false, false], [true, false], [true, false]]);
+        assert_eq!([10, 11].map(reached), [[true, true]; 2]);
     }
 
     #[test]

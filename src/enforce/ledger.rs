@@ -171,30 +171,23 @@ impl Ledger {
         }
         let admitted = refused.is_none() && !ask.contains(&true);
         let mut readings = Readings::at(now);
-        let (mut low, mut told) = ([false; LIMITS_MAX], [None; LIMITS_MAX]);
-        let marks = low.iter_mut().zip(&mut told);
-        for ((charge, guard), (low, told)) in charges.iter().zip(&mut guards).zip(marks) {
+        let mut tell = [false; LIMITS_MAX];
+        for ((charge, guard), tell) in charges.iter().zip(&mut guards).zip(&mut tell) {
             let Some(state) = guard else { continue };
             if admitted {
                 charge.spend(state, cost, now);
-                *low = charge.is_low(state, now);
+                *tell = charge.is_low(state, now) | charge.reaches(state);
             }
-            *told = charge.reaches(state);
             readings.push(charge.reading(state, now));
         }
         drop(guards);
-        for (charge, share) in charges.iter().zip(told) {
-            if let Some(share) = share {
-                self.announce(charge, share);
-            }
-        }
         if let Some((_, kind, wait_ms)) = refused {
             return Step::Done(Charged::Refused { kind, wait_ms, readings });
         }
         if !admitted {
             return Step::Ask(ask);
         }
-        for (charge, _) in charges.iter().zip(low).filter(|(_, low)| *low) {
+        for (charge, _) in charges.iter().zip(tell).filter(|(_, tell)| *tell) {
             self.ask_ahead(charge);
         }
         Step::Done(Charged::Admitted(readings))
@@ -202,13 +195,13 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Says, once in a window and gateway, that most or all of a quota is used.
-    #[cold]
-    fn announce(&self, charge: &Charge, share: QuotaShare) {
-        self.metrics.quota_reached(share);
-        let ChargeLimit::Quota { limit, .. } = charge.limit else { return };
-        let (counter, percent) = (&charge.slot.key, share.percent());
-        tracing::info!(target: "quota", %counter, percent, limit, "a share of a quota is used");
+    /// Says that most or all of a quota is used.
+    fn announce(&self, counter: &CounterKey, reached: &[(QuotaShare, u64)]) {
+        for (share, limit) in reached {
+            self.metrics.quota_reached(*share);
+            let percent = share.percent();
+            tracing::info!(target: "quota", %counter, percent, limit, "a share of a quota is used");
+        }
     }
 }
 

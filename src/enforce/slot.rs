@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::domain::counter::{CounterKey, Window};
+use crate::domain::lease::QuotaAnswer;
 use crate::domain::limit::{Period, Rate};
 use crate::domain::ratelog::{AwayLog, RateHand, Spent};
 use crate::domain::reading::{LimitKind, QuotaShare, Reading};
-use crate::domain::shard::Held;
+use crate::domain::shard::{Accepted, Held, Member, QuotaReply};
 use crate::domain::time::{BootNs, UnixMs};
 use crate::enforce::sync::{Mutex, MutexGuard};
 
@@ -94,7 +95,7 @@ pub(super) struct QuotaInHand {
     pub(super) block: u64,
     /// So many units more were not to be had of the share.
     pub(super) share_lacks: Option<u64>,
-    /// The share that was told of last, and in which window: each is told once in a window.
+    /// The share that the store last heard of, or is to hear of at once, and in which window.
     pub(super) told: Option<(Window, QuotaShare)>,
 }
 
@@ -198,21 +199,19 @@ impl Charge {
             }
     }
 
-    /// The share of a quota that is used now and was not before in its window.
-    pub(super) fn reaches(&self, state: &mut State) -> Option<QuotaShare> {
+    /// Whether a share of a quota is used now that was not before in its window, as far as this
+    /// gateway knows: then the store is to hear at once of what was spent.
+    pub(super) fn reaches(&self, state: &mut State) -> bool {
         let (InHand::Quota(quota), ChargeLimit::Quota { limit, .. }) =
             (&mut state.hand, &self.limit)
         else {
-            return None;
+            return false;
         };
-        let (window, _) = quota.window?;
         let free = quota.held.hand.remaining().saturating_add(quota.held.hand.held_by_others());
-        let share = QuotaShare::used(*limit, free)?;
-        if quota.told.is_some_and(|(when, told)| when == window && share <= told) {
-            return None;
+        match (quota.window, QuotaShare::used(*limit, free)) {
+            (Some((window, _)), Some(share)) => quota.is_news(window, share),
+            (None, _) | (_, None) => false,
         }
-        quota.told = Some((window, share));
-        Some(share)
     }
 
     pub(super) fn reading(&self, state: &State, now: BootNs) -> Reading {
@@ -289,6 +288,44 @@ impl QuotaInHand {
             }
             recalls
         }
+    }
+
+    /// Whether a share was not told of yet in its window. From now on it is.
+    fn is_news(&mut self, window: Window, share: QuotaShare) -> bool {
+        let known = self.told.is_some_and(|(when, told)| when == window && share <= told);
+        if !known {
+            self.told = Some((window, share));
+        }
+        !known
+    }
+
+    /// Takes an answer of the store in, and says which shares of the quota its call was the one to
+    /// report: each is reported by one call of all gateways in a window. A limit that was lowered
+    /// below what is used is news to every gateway that knew the higher one.
+    pub(super) fn hear(
+        &mut self,
+        member: &Member,
+        reply: &QuotaReply,
+        window: Window,
+    ) -> (Accepted, Vec<(QuotaShare, u64)>) {
+        let told = match &reply.answer {
+            QuotaAnswer::State(state) => self.held.hand.reported(state).zip(Some(state.limit)),
+            QuotaAnswer::Gone => None,
+        };
+        let accepted = self.held.accept(member, reply);
+        let Some((reported, limit)) = told.filter(|_| accepted == Accepted::Yes) else {
+            return (accepted, Vec::new());
+        };
+        let same = self.window.is_some_and(|(known, _)| known == window);
+        let had = if same { limit.max(self.limit) } else { limit };
+        let reached = QuotaShare::TOLD.into_iter().filter(|share| {
+            share.is_reached(limit, reported.after) && !share.is_reached(had, reported.before)
+        });
+        let reached: Vec<_> = reached.map(|share| (share, limit)).collect();
+        for (share, _) in &reached {
+            self.is_news(window, *share);
+        }
+        (accepted, reached)
     }
 
     /// Length of the window and time to its end, in milliseconds.

@@ -16,7 +16,7 @@ impl Quotas {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let reached = counters(
             names::QUOTAS_REACHED,
-            "Quotas of which a share was used, once in a period and gateway",
+            "Quotas of which a share was used, once in a period by one of all gateways",
             &["percent"],
         )?;
         registry.register(Box::new(reached.clone()))?;

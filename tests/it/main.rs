@@ -148,6 +148,10 @@ mod redis_gateways;
 #[cfg(feature = "redis")]
 mod redis_cluster;
 
+/// Quotas of both: what is told of them.
+#[cfg(feature = "redis")]
+mod redis_events;
+
 /// What is edited at one of them holds at the other.
 #[cfg(feature = "redis")]
 mod redis_edits;

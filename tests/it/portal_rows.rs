@@ -99,6 +99,13 @@ const CLASSIC: &[(&str, &[&str])] = &[
         "Aggregate usage of a developer and per key",
         &["usage_of_an_app_a_user_and_an_organisation", "history_is_kept_by_day_for_thirty_days"],
     ),
+    (
+        "Quota monitor e-mails",
+        &[
+            "events_at_80_and_100_percent_come_once_in_a_period",
+            "events_of_a_quota_come_once_in_a_period_from_one_of_two_gateways",
+        ],
+    ),
 ];
 
 #[test]

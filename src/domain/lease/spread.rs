@@ -1,7 +1,7 @@
-//! Where the units of a quota are: used, held, lost or left.
+//! Where the units of a quota are: used, held, lost or left; and whose call used so much of it.
 
 use crate::domain::counter::ProcessId;
-use crate::domain::lease::{Cell, QuotaCounter};
+use crate::domain::lease::{Cell, Hand, QuotaCounter, QuotaState};
 
 /// Where the units of a quota are. Of a limit that was not lowered, `used`, `lost` and `remaining`
 /// make up the whole; `held` is a part of what remains.
@@ -42,6 +42,35 @@ impl QuotaCounter {
         }
         spread.remaining = limit.saturating_sub(spread.used).saturating_sub(spread.lost);
         spread
+    }
+}
+
+/// Units of a quota that all processes together have reported as admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// Before a call.
+    pub before: u64,
+    /// After it.
+    pub after: u64,
+}
+
+impl Hand {
+    /// What the call that `state` answers reported; to be asked before the answer is taken in.
+    /// `None`: it is not of this hand.
+    ///
+    /// Calls are executed one after the other, and each adds what its process had not reported yet.
+    /// So every unit is in between of exactly one call, unless answers are lost: then the next call
+    /// of that process counts what the lost ones reported once more.
+    #[must_use]
+    pub fn reported(&self, state: &QuotaState) -> Option<Reported> {
+        if state.cell.first_call != self.cell.first_call {
+            return None;
+        }
+        let held = state.held_by_others.saturating_add(state.cell.unspent());
+        let after = state.limit.saturating_sub(state.remaining).saturating_sub(held);
+        let told = state.cell.spent.saturating_add(state.cell.local);
+        let heard = self.heard.spent.saturating_add(self.heard.local);
+        Some(Reported { before: after.saturating_sub(told.saturating_sub(heard)), after })
     }
 }
 

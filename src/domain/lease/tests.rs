@@ -162,3 +162,27 @@ mod random {
         }
     }
 }
+
+#[test]
+fn every_unit_is_reported_by_one_call() {
+    let mut net = Net::new(60, 3);
+    for step in 0..300_u64 {
+        let at = usize::try_from(step * 7 % 3).unwrap();
+        let before = net.counter.spent();
+        let (_, answer) = net.call(at, step % 5, step % 3);
+        let QuotaAnswer::State(state) = answer else { panic!("nothing was lost") };
+        let reported = net.hands[at].reported(&state);
+        let after = net.counter.spent();
+        assert_eq!(reported, Some(Reported { before, after }), "step {step}");
+        let hand = &mut net.hands[at];
+        hand.merge(&answer);
+        // The same answer again reports nothing.
+        assert_eq!(hand.reported(&state), Some(Reported { before: after, after }));
+        let units = hand.units();
+        assert!(hand.spend(units.min(step % 4)));
+        if step % 11 == 0 {
+            hand.give_back(1);
+        }
+    }
+    assert_eq!(net.counter.spent(), 60);
+}

@@ -116,7 +116,8 @@ impl Ledger {
         let member = self.store.member(self.store.shard(&charge.slot.key));
         let before = quota.held.hand.totals();
         let reported = quota.held.hand.spent_as_heard();
-        if quota.held.accept(&member, reply) == Accepted::No {
+        let (accepted, reached) = quota.hear(&member, reply, sent.reserve.window);
+        if accepted == Accepted::No {
             return Accepted::No;
         }
         match reply.answer {
@@ -135,6 +136,7 @@ impl Ledger {
         }
         let short = quota.pace(sent.cost.max(1), sent.at);
         drop(state);
+        self.announce(&charge.slot.key, &reached);
         if short {
             self.hint(HintKind::Short, &charge.slot.key);
         }
@@ -272,12 +274,14 @@ impl Ledger {
         };
         match self.store.quota(&reserve).await? {
             QuotaReserved::Answer { answer, incarnation, copy, .. } => {
+                let mut reached = Vec::new();
                 if let InHand::Quota(quota) = &mut slot.state.lock().hand {
                     let q = reserve.call.cell.last_call;
                     let member = self.store.member(self.store.shard(&slot.key));
                     let reply = QuotaReply { incarnation, q, answer, copy };
-                    let _late = quota.held.accept(&member, &reply);
+                    (_, reached) = quota.hear(&member, &reply, reserve.window);
                 }
+                self.announce(&slot.key, &reached);
             }
             // It is over, and with it what was in hand.
             QuotaReserved::OtherWindow { .. } => {}
