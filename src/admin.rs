@@ -6,6 +6,7 @@
 //! portal's API has not.
 
 mod answer;
+mod attributes;
 mod audiences;
 mod audit;
 mod auth;
@@ -26,6 +27,7 @@ mod policies;
 mod provision;
 mod repeats;
 mod requests;
+mod rosters;
 mod rotation;
 mod seed;
 mod state;
@@ -111,6 +113,7 @@ pub fn router(state: AdminState) -> Router {
     let portal = Router::new()
         .merge(crud::<App>("/apps"))
         .merge(crud::<User>("/users"))
+        .merge(attributes::routes())
         .merge(crud::<Organisation>("/organisations"))
         .merge(crud::<Team>("/organisations/{organisation}/teams"))
         .merge(crud::<Product>("/products"))

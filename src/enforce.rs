@@ -37,7 +37,7 @@ mod sync;
 mod usage;
 
 pub use carry::Carried;
-pub use explain::Explanation;
+pub use explain::{Effective, Explanation};
 use failures::Failures;
 use history::History;
 pub use history::{Counts, Days, HISTORY_DAYS};

@@ -100,17 +100,23 @@ pub(crate) async fn audiences(
     Ok(all)
 }
 
-/// Deletes the audiences that a catalogue, an organisation or a team has part in.
+/// Deletes audiences that a catalogue, an organisation or a team has part in while there is room;
+/// whether that was all.
 pub(crate) async fn erase_audiences(
     txn: &mut Txn<'_>,
     owner: (Kind, u64),
-) -> Result<(), StoreError> {
-    for id in txn.members(owner, Kind::Audience, usize::MAX).await? {
+    room: &mut usize,
+) -> Result<bool, StoreError> {
+    for id in txn.members(owner, Kind::Audience, room.saturating_add(1)).await? {
+        if *room == 0 {
+            return Ok(false);
+        }
+        *room = room.saturating_sub(1);
         if let Some(audience) = txn.object(Kind::Audience, id).await? {
             txn.erase(Kind::Audience, &audience).await?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// An audience as its catalogue shows it.

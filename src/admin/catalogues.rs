@@ -9,6 +9,8 @@ use super::answer::Refusal;
 use super::audiences::{Resolve, audiences, erase_audiences, row, set_audiences};
 use super::crud::{Resource, View, Writable, base};
 use super::draft::Draft;
+use super::rosters;
+use super::steps::room;
 use super::txn::{Txn, kind_byte, name_entry};
 use crate::store::{Kind, StoreError};
 use crate::wire::portal::catalogue::Catalogue;
@@ -95,12 +97,19 @@ impl Resource for Catalogue {
     }
 
     async fn cascade(object: &Stored, txn: &mut Txn<'_>) -> Result<(), Refusal> {
+        let (owner, mut room) = ((Kind::Catalogue, object.id), room(txn));
         for (_, kind) in LISTS {
-            for id in txn.members((Kind::Catalogue, object.id), kind, usize::MAX).await? {
+            for id in txn.members(owner, kind, room.saturating_add(1)).await? {
+                if room == 0 {
+                    txn.rest.again = true;
+                    return Ok(());
+                }
+                room = room.saturating_sub(1);
                 put_in(txn, (kind, id), object.id, false).await?;
             }
         }
-        Ok(erase_audiences(txn, (Kind::Catalogue, object.id)).await?)
+        txn.rest.again = !erase_audiences(txn, owner, &mut room).await?;
+        Ok(())
     }
 }
 
@@ -125,7 +134,9 @@ impl Writable for Catalogue {
         for (name, kind, list) in lists {
             let Some(named) = list else { continue };
             let ids = find_all(txn, kind, named, (name, &mut draft.faults)).await?;
-            *named = ids.iter().map(u64::to_string).collect();
+            draft.once.insert(name.to_owned(), names(txn, kind, &ids).await?.into());
+            draft.after.links.roster.retain(|(listed, _)| *listed != kind_byte(kind));
+            draft.after.links.roster.push(rosters::list(kind, ids));
         }
         for audience in self.audiences.iter_mut().flatten() {
             audience.resolve(txn, &mut draft.faults).await?;
@@ -134,20 +145,10 @@ impl Writable for Catalogue {
     }
 
     async fn after(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
-        let catalogue = draft.after.id;
-        for (name, kind, list) in
-            [("Products", Kind::Product, &self.products), ("Plans", Kind::Plan, &self.plans)]
-        {
-            let Some(named) = list else { continue };
-            let ids: Vec<u64> = named.iter().filter_map(|id| id.parse().ok()).collect();
-            let had = txn.members((Kind::Catalogue, catalogue), kind, usize::MAX).await?;
-            for id in had.iter().filter(|id| !ids.contains(id)) {
-                put_in(txn, (kind, *id), catalogue, false).await?;
-            }
-            for id in ids.iter().filter(|id| !had.contains(id)) {
-                put_in(txn, (kind, *id), catalogue, true).await?;
-            }
-            draft.once.insert(name.to_owned(), names(txn, kind, &ids).await?.into());
+        if !draft.after.links.roster.is_empty() {
+            let now = draft.state.clock.unix();
+            rosters::carry_out(txn, Kind::Catalogue, &mut draft.after, now).await?;
+            txn.save(Kind::Catalogue, draft.before.as_ref(), &draft.after).await?;
         }
         if let Some(wanted) = &self.audiences {
             let rows = set_audiences(wanted, draft, txn).await?;
@@ -158,7 +159,7 @@ impl Writable for Catalogue {
 }
 
 /// Puts a product or plan into a catalogue, or takes it out.
-async fn put_in(
+pub(crate) async fn put_in(
     txn: &mut Txn<'_>,
     object: (Kind, u64),
     catalogue: u64,

@@ -17,10 +17,11 @@ use crate::domain::decision::Request;
 use crate::domain::denial::Denial;
 use crate::domain::id::PolicyId;
 use crate::domain::path::{EncodedSlash, NormalPath, normalise};
+use crate::domain::policy::Metadata;
 use crate::domain::token::{Token, TokenHash};
 use crate::enforce::Explanation;
 use crate::store::Kind;
-use crate::wire::portal::fields::{Faults, Fields, Ref};
+use crate::wire::portal::fields::{Faults, Fields, Members, Ref};
 
 /// Where it is asked for.
 pub(crate) const PATH: &str = "/v1/explain";
@@ -49,7 +50,9 @@ impl Operation for Explain {
         let question = Question::read(Fields::of(call.members()?, &mut faults));
         let raw = question.path.split('?').next().unwrap_or_default();
         let path = normalise(raw, EncodedSlash::Keep);
-        let path = path.map_err(|fault| faults.add("Path", format_args!("is ambiguous: {fault}")));
+        if let (Err(fault), false) = (&path, question.path.is_empty()) {
+            faults.add("Path", format_args!("is ambiguous: {fault}"));
+        }
         let (true, Ok(path)) = (faults.is_empty(), path) else {
             return Err(Refusal::Faults(faults.into_texts()));
         };
@@ -115,6 +118,15 @@ impl Question {
     }
 }
 
+/// Metadata as it is shown.
+pub(crate) fn metadata(all: &Metadata) -> Members {
+    let values = all.iter().map(|(name, value)| {
+        let value = serde_json::from_str(&value.0);
+        (name.to_string(), value.unwrap_or(Value::Null))
+    });
+    values.collect()
+}
+
 fn slash_refused(api: &Api, path: &NormalPath<'_>) -> bool {
     path.has_encoded_slash() && api.encoded_slash == EncodedSlash::Refuse
 }
@@ -145,6 +157,7 @@ fn answered(api: Option<&Arc<Api>>, why: &Explanation) -> Answer {
             "skipped": ids(&why.skipped),
         },
         "limits": why.limits.iter().map(limit).collect::<Vec<_>>(),
+        "metadata": metadata(&why.metadata),
     });
     Answer { status: StatusCode::OK, body, object: String::new() }
 }

@@ -209,21 +209,40 @@ async fn write_records(
     known: KeyRecord,
 ) -> Result<(), StoreError> {
     let Some(hash) = token_of(credential) else { return Ok(()) };
+    let current = enforced(txn, credential, known).await?;
+    if let Some(user) = current.user {
+        txn.guard(RecordKey::number(Kind::User, user)).await?;
+    }
+    put_record(txn, &hash, &current).await?;
+    if let Some((old, until_ms)) = previous_of(txn, credential).await? {
+        let record = KeyRecord { retires_ms: Some(until_ms), ..current };
+        put_record(txn, &old, &record).await?;
+    }
+    Ok(())
+}
+
+/// What gateways are to enforce of a credential's token, as it, its app and the app's owner are
+/// now.
+pub(crate) async fn enforced(
+    txn: &mut Txn<'_>,
+    credential: &Stored,
+    known: KeyRecord,
+) -> Result<KeyRecord, StoreError> {
     let app = credential.links.parent;
     let user = match app {
         Some(app) => txn.shared(Kind::App, app).await?.and_then(|app| app.number("UserID")),
         None => None,
     };
-    let organisation = match user {
-        Some(user) => {
-            txn.guard(RecordKey::number(Kind::User, user)).await?;
-            let user = txn.shared(Kind::User, user).await?;
-            user.and_then(|user| user.number("OrganisationID"))
-        }
+    let owner = match user {
+        Some(user) => txn.shared(Kind::User, user).await?,
         None => None,
     };
+    let owner = owner.as_deref();
+    let attributes = owner.map(|user| user.links.attributes.as_slice()).unwrap_or_default();
+    let attributes = attributes.iter().filter(|attribute| attribute.in_metadata);
+    let attributes = attributes.map(|one| (one.identifier.clone(), one.value.as_str().into()));
     let metadata = credential.members.get("MetaData").and_then(Value::as_object).cloned();
-    let current = KeyRecord {
+    Ok(KeyRecord {
         credential: credential.id,
         pepper: txn.catalog().pepper().id(),
         org: ORG.to_owned(),
@@ -234,16 +253,12 @@ async fn write_records(
         retires_ms: None,
         app,
         user,
-        organisation,
+        organisation: owner.and_then(|user| user.number("OrganisationID")),
+        teams: owner.map(|user| user.numbers("Teams")).unwrap_or_default(),
+        attributes: attributes.collect(),
         metadata: metadata.unwrap_or_default(),
         ..known
-    };
-    put_record(txn, &hash, &current).await?;
-    if let Some((old, until_ms)) = previous_of(txn, credential).await? {
-        let record = KeyRecord { retires_ms: Some(until_ms), ..current };
-        put_record(txn, &old, &record).await?;
-    }
-    Ok(())
+    })
 }
 
 /// Deletes the record of the token that a credential's token took the place of.

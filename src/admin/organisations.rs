@@ -7,7 +7,8 @@ use super::audiences::erase_audiences;
 use super::crud::{Resource, View, Writable, base, refuse};
 use super::draft::{Draft, new_cid};
 use super::people::{INSIDE_MAX, place};
-use super::steps::{move_tokens, room, stay_in_organisations};
+use super::rosters;
+use super::steps::{move_tokens, room, stay_in_groups};
 use super::txn::{Txn, cid_entry, kind_byte};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
@@ -59,13 +60,18 @@ impl Resource for Organisation {
                 return Ok(());
             }
             send_home(txn, id, object.id, &mut room).await?;
-            if txn.rest.settle.is_some() {
+            if !txn.rest.settle.is_empty() {
                 txn.rest.again = true;
                 return Ok(());
             }
         }
-        erase_audiences(txn, owner).await?;
-        for id in txn.members(owner, Kind::Team, usize::MAX).await? {
+        txn.rest.again = !erase_audiences(txn, owner, &mut room).await?;
+        for id in txn.members(owner, Kind::Team, room.saturating_add(1)).await? {
+            if room == 0 {
+                txn.rest.again = true;
+                return Ok(());
+            }
+            room = room.saturating_sub(1);
             if let Some(team) = txn.object(Kind::Team, id).await? {
                 txn.erase(Kind::Team, &team).await?;
             }
@@ -111,7 +117,7 @@ async fn send_home(
     let moved = before.number("OrganisationID") == Some(from);
     if moved {
         place(txn, &mut after, Some(DEFAULT_ORGANISATION), Vec::new()).await?;
-        stay_in_organisations(&before, &mut after);
+        stay_in_groups(&before, &mut after);
     }
     // What gateways enforce is written by what is stored.
     txn.save(Kind::User, Some(&before), &after).await?;
@@ -162,17 +168,20 @@ impl Resource for Team {
         if object.links.default_team == Some(object.id) {
             return Err(refuse("the default team of an organisation cannot be deleted"));
         }
-        let room = room(txn);
-        let users =
-            txn.members((Kind::Team, object.id), Kind::User, room.saturating_add(1)).await?;
-        for user in users.iter().take(room) {
-            set_team(txn, *user, object, false).await?;
+        let (owner, mut room) = ((Kind::Team, object.id), room(txn));
+        for user in txn.members(owner, Kind::User, room.saturating_add(1)).await? {
+            if room == 0 {
+                txn.rest.again = true;
+                return Ok(());
+            }
+            room = room.saturating_sub(1);
+            set_team(txn, user, object, false, UnixMs(object.updated_ms), &mut room).await?;
+            if !txn.rest.settle.is_empty() {
+                txn.rest.again = true;
+                return Ok(());
+            }
         }
-        if room < users.len() {
-            txn.rest.again = true;
-            return Ok(());
-        }
-        erase_audiences(txn, (Kind::Team, object.id)).await?;
+        txn.rest.again = !erase_audiences(txn, owner, &mut room).await?;
         Ok(())
     }
 }
@@ -192,55 +201,67 @@ impl Writable for Team {
         let organisation = draft.after.links.parent;
         organisation.into_iter().for_each(|id| draft.belong(Kind::Organisation, id));
         let Some(named) = self.users.take() else { return Ok(()) };
+        txn.prefetch(named.iter().filter_map(user_key)).await?;
         let users = draft.refer_all(txn, Kind::User, "Users", &named).await?;
         for id in &users {
-            let user = txn.object(Kind::User, *id).await?;
+            let user = txn.shared(Kind::User, *id).await?;
             if user.and_then(|user| user.number("OrganisationID")) != organisation {
                 draft.faults.add("Users", format_args!("{id} is not of the team's organisation"));
             }
         }
         // Who is in a team lies with the users.
         draft.after.members.remove("Users");
-        self.users = Some(users.into_iter().map(Ref::Id).collect());
+        draft.after.links.roster = vec![rosters::list(Kind::User, users.clone())];
+        let shown = users.iter().map(|id| Value::from(format!("User#{id}")));
+        draft.once.insert("Users".to_owned(), shown.collect());
         Ok(())
     }
 
     async fn after(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
-        let Some(users) = self.users.take() else { return Ok(()) };
-        let had = txn.members((Kind::Team, draft.after.id), Kind::User, usize::MAX).await?;
-        for user in had.iter().filter(|id| !users.contains(&Ref::Id(**id))) {
-            set_team(txn, *user, &draft.after, false).await?;
+        if draft.after.links.roster.is_empty() {
+            return Ok(());
         }
-        let mut shown = Vec::new();
-        for user in users {
-            if let Ref::Id(id) = user {
-                set_team(txn, id, &draft.after, true).await?;
-                shown.push(Value::from(format!("User#{id}")));
-            }
-        }
-        draft.once.insert("Users".to_owned(), shown.into());
-        Ok(())
+        let now = draft.state.clock.unix();
+        rosters::carry_out(txn, Kind::Team, &mut draft.after, now).await?;
+        txn.save(Kind::Team, draft.before.as_ref(), &draft.after).await
     }
 }
 
-/// Puts a user into a team of its organisation, or takes it out.
-async fn set_team(
+fn user_key(named: &Ref) -> Option<RecordKey> {
+    match named {
+        Ref::Id(id) => Some(RecordKey::number(Kind::User, *id)),
+        Ref::Cid(_) => None,
+    }
+}
+
+/// Puts a user of the team's organisation into a team, or takes it out, with its tokens, which say
+/// so. They may take more commits than this; it stays in the list until they are through.
+pub(crate) async fn set_team(
     txn: &mut Txn<'_>,
     user: u64,
     team: &Stored,
     within: bool,
+    now: UnixMs,
+    room: &mut usize,
 ) -> Result<(), StoreError> {
     let Some(before) = txn.object(Kind::User, user).await? else { return Ok(()) };
+    let organisation = before.number("OrganisationID");
+    if within && organisation != team.links.parent {
+        return Ok(());
+    }
     let mut teams = before.numbers("Teams");
     teams.retain(|id| *id != team.id);
     teams.extend(within.then_some(team.id));
     let mut after = before.clone();
-    place(txn, &mut after, before.number("OrganisationID"), teams).await?;
-    stay_in_organisations(&before, &mut after);
+    place(txn, &mut after, organisation, teams).await?;
+    stay_in_groups(&before, &mut after);
     for owner in &after.owners {
         if owner.0 == kind_byte(Kind::Team) && owner.1 != team.id {
             txn.guard(RecordKey::number(Kind::Team, owner.1)).await?;
         }
     }
+    // What gateways enforce is written by what is stored.
+    txn.save(Kind::User, Some(&before), &after).await?;
+    move_tokens(txn, Kind::User, &mut after, Some(now), room).await?;
     txn.save(Kind::User, Some(&before), &after).await
 }

@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::keys;
 use super::organisations::team_row;
 use super::requests::AppRequest;
-use super::steps::{move_tokens, prefetch_requests, prefetch_whole, room, stay_in_organisations};
+use super::steps::{move_tokens, prefetch_requests, prefetch_whole, room, stay_in_groups};
 use super::txn::{Txn, kind_byte, name_entry};
 use crate::store::{Kind, StoreError};
 use crate::wire::portal::credential::Purpose;
@@ -166,14 +166,16 @@ impl Writable for User {
         }
         place(txn, &mut draft.after, organisation, teams).await?;
         if let Some(before) = &draft.before {
-            stay_in_organisations(before, &mut draft.after);
+            stay_in_groups(before, &mut draft.after);
         }
         Ok(())
     }
 
     async fn after(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
-        let before = draft.before.as_ref().map(|user| user.number("OrganisationID"));
-        let moved = before.is_some_and(|before| before != draft.after.number("OrganisationID"));
+        // What its tokens say of it.
+        let said = |user: &Stored| (user.number("OrganisationID"), user.numbers("Teams"));
+        let before = draft.before.as_ref().map(said);
+        let moved = before.is_some_and(|before| before != said(&draft.after));
         if moved || draft.after.links.unsettled.is_some() {
             let (at, mut room) = (moved.then(|| draft.state.clock.unix()), room(txn));
             move_tokens(txn, Kind::User, &mut draft.after, at, &mut room).await?;

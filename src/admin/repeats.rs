@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::AdminState;
 use super::answer::{Answer, Object, Refusal};
 use super::auth::{Caller, reads};
+use super::steps::Rest;
 use super::txn::Txn;
 use crate::domain::time::UnixMs;
 use crate::domain::token::Pepper;
@@ -39,6 +40,8 @@ pub(crate) struct Repeat {
     slot: [u8; 32],
     /// Of the body. A body can hold a token, so that this, too, is keyed by the pepper.
     body: [u8; 32],
+    /// Whether it makes something: done again it would make another one.
+    makes: bool,
 }
 
 impl Repeat {
@@ -62,7 +65,13 @@ impl Repeat {
         // None of these holds a line break.
         let parts = [name, method.as_str().as_bytes(), path.as_bytes(), key];
         let slot = pepper.hash(&parts.join(&b'\n')).0;
-        Ok(Some(Self { slot, body: pepper.hash(body).0 }))
+        Ok(Some(Self { slot, body: pepper.hash(body).0, makes: method == Method::POST }))
+    }
+
+    /// Whether the answer to a request with this left to do is kept. What is not done to its end is
+    /// done again when it comes again; what a request made waits for the next edit of it.
+    pub(crate) fn keeps(&self, rest: &Rest) -> bool {
+        *rest == Rest::default() || (self.makes && !rest.again)
     }
 
     /// The answer that was given to the request before, if it was.

@@ -3,8 +3,9 @@
 //! A commit holds the records of a few dozen credentials, so that a shared store is busy with it for
 //! a few milliseconds. Of an owner that is deleted, what belongs to it goes first, and itself with
 //! the last of that. An owner that is moved says so with the first commit, and is *unsettled* until
-//! what gateways enforce of its tokens is written anew. Either way each commit leaves a state that
-//! the same request goes on from.
+//! what gateways enforce of its tokens is written anew; so is one that is given a long list
+//! ([`rosters`]), until it has it. Either way each commit leaves a state that the same request goes
+//! on from.
 
 use axum::response::{IntoResponse, Response};
 
@@ -14,7 +15,7 @@ use super::crud::Operation;
 use super::keys::{token_key, tokens_of, write_token};
 use super::repeats::Repeat;
 use super::txn::{Txn, entries, kind_byte};
-use super::{ATTEMPTS_MAX, AdminState, repeats};
+use super::{ATTEMPTS_MAX, AdminState, repeats, rosters};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::stored::Stored;
@@ -26,21 +27,38 @@ const BATCH: usize = 256;
 const BATCH_SHARED: usize = 64;
 
 /// What is left to do of a request when a commit of it is through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rest {
-    /// Tokens of an owner are to be written anew.
-    pub(crate) settle: Option<Unsettled>,
+    /// Owners that are to be settled, in this order.
+    pub(crate) settle: Vec<Unsettled>,
     /// The request is to be done once more: there is more to delete.
     pub(crate) again: bool,
 }
 
-/// An app or a user that was moved, and whose tokens say otherwise yet.
+/// An app or a user that was moved, and whose tokens say otherwise yet; a team or a catalogue that
+/// has not all of its lists yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unsettled {
-    kind: Kind,
-    id: u64,
-    /// Which move: another one meanwhile has another mark.
-    mark: u64,
+    pub(crate) kind: Kind,
+    pub(crate) id: u64,
+    /// Which edit: another one meanwhile has another mark.
+    pub(crate) mark: u64,
+}
+
+impl Unsettled {
+    /// Marks an owner, at `now` or because an earlier edit of it is not through.
+    pub(crate) fn mark(kind: Kind, owner: &mut Stored, now: Option<UnixMs>) -> Self {
+        let known = owner.links.unsettled.unwrap_or_default();
+        let mark = now.map_or(known, |now| now.0.max(known.saturating_add(1)));
+        owner.links.unsettled = Some(mark);
+        Self { kind, id: owner.id, mark }
+    }
+
+    /// The owner, if it is still unsettled by this very edit.
+    pub(crate) async fn owner(&self, txn: &mut Txn<'_>) -> Result<Option<Stored>, StoreError> {
+        let owner = txn.object(self.kind, self.id).await?;
+        Ok(owner.filter(|owner| owner.links.unsettled == Some(self.mark)))
+    }
 }
 
 /// How a commit of a request went.
@@ -65,7 +83,7 @@ pub(super) async fn transact<O: Operation>(
             (Err(Refusal::Missing { .. }), Some(answer)) => return Ok(answer.into_response()),
             (Err(refusal), _) => return Err(refusal),
         };
-        if let Some(owner) = rest.settle {
+        for owner in rest.settle {
             settle(state, owner).await?;
         }
         if !rest.again {
@@ -93,13 +111,12 @@ async fn step<O: Operation>(state: &AdminState, call: &Call) -> Result<Step, Ref
                 return given.map(Step::Known).ok_or(refusal);
             }
         };
-        let rest = txn.rest;
+        let rest = std::mem::take(&mut txn.rest);
         // A step that finds nothing to do and more to come saw what others delete just now, or the
         // index of a damaged store: it would be done for ever.
         let idle = rest.again && !txn.writes();
         let mut kept = None;
-        // What is not done to its end is done again when it comes again.
-        if let Some(repeat) = repeat.as_ref().filter(|_| rest == Rest::default()) {
+        if let Some(repeat) = repeat.as_ref().filter(|repeat| repeat.keeps(&rest)) {
             kept = Some(repeat.keep(state, &mut txn, &answer).await?);
         }
         if !idle && txn.commit().await? {
@@ -177,30 +194,34 @@ pub(crate) async fn move_tokens(
 ) -> Result<(), StoreError> {
     if rewrite_some(txn, kind, owner.id, room).await? {
         owner.links.unsettled = None;
-        leave_organisations(owner);
+        if kind == Kind::User {
+            leave_groups(owner);
+        }
         return Ok(());
     }
-    let known = owner.links.unsettled.unwrap_or_default();
-    let mark = moved.map_or(known, |now| now.0.max(known.saturating_add(1)));
-    owner.links.unsettled = Some(mark);
-    txn.rest.settle = Some(Unsettled { kind, id: owner.id, mark });
+    let unsettled = Unsettled::mark(kind, owner, moved);
+    txn.rest.settle.push(unsettled);
     Ok(())
 }
 
-/// Lets an owner still be found by the organisations it has left, for as long as its tokens may
-/// say that it is there.
-pub(crate) fn stay_in_organisations(before: &Stored, after: &mut Stored) {
-    let organisation = kind_byte(Kind::Organisation);
-    for owner in before.owners.iter().filter(|owner| owner.0 == organisation) {
+/// Lets a user still be found by the organisation and the teams it has left, for as long as its
+/// tokens may say that it is there.
+pub(crate) fn stay_in_groups(before: &Stored, after: &mut Stored) {
+    let groups = [Kind::Organisation, Kind::Team].map(kind_byte);
+    for owner in before.owners.iter().filter(|owner| groups.contains(&owner.0)) {
         if !after.owners.contains(owner) {
             after.owners.push(*owner);
         }
     }
 }
 
-fn leave_organisations(owner: &mut Stored) {
-    let now = owner.number("OrganisationID");
-    owner.owners.retain(|of| of.0 != kind_byte(Kind::Organisation) || Some(of.1) == now);
+fn leave_groups(user: &mut Stored) {
+    let (organisation, teams) = (user.number("OrganisationID"), user.numbers("Teams"));
+    user.owners.retain(|of| {
+        let left = (of.0 == kind_byte(Kind::Organisation) && Some(of.1) != organisation)
+            || (of.0 == kind_byte(Kind::Team) && !teams.contains(&of.1));
+        !left
+    });
 }
 
 /// Writes tokens anew while there is room; whether that was all.
@@ -250,9 +271,18 @@ async fn rewrite(txn: &mut Txn<'_>, ids: &[u64]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Sees an edit through.
+async fn settle(state: &AdminState, owner: Unsettled) -> Result<(), Refusal> {
+    if [Kind::App, Kind::User].contains(&owner.kind) {
+        settle_tokens(state, owner).await
+    } else {
+        settle_roster(state, owner).await
+    }
+}
+
 /// Writes all tokens of an unsettled owner anew, and takes its mark off. Tokens that come to it
 /// meanwhile are right from the start.
-async fn settle(state: &AdminState, owner: Unsettled) -> Result<(), Refusal> {
+async fn settle_tokens(state: &AdminState, owner: Unsettled) -> Result<(), Refusal> {
     let lists = Txn::new(&state.catalog);
     for app in apps_of(&lists, owner.kind, owner.id, usize::MAX).await? {
         let ids = lists.members((Kind::App, app), Kind::Credential, usize::MAX).await?;
@@ -260,26 +290,65 @@ async fn settle(state: &AdminState, owner: Unsettled) -> Result<(), Refusal> {
             through(state, Settling::Tokens(some)).await?;
         }
     }
-    through(state, Settling::Done(owner)).await
+    through(state, Settling::Done(owner)).await?;
+    Ok(())
+}
+
+/// Gives an unsettled owner all of its lists, and takes its mark off.
+async fn settle_roster(state: &AdminState, owner: Unsettled) -> Result<(), Refusal> {
+    let mut lists = Txn::new(&state.catalog);
+    let Some(object) = owner.owner(&mut lists).await? else { return Ok(()) };
+    let changes = rosters::changes(&lists, owner.kind, &object).await?;
+    let mut left = changes.as_slice();
+    while !left.is_empty() {
+        let (done, users) = through(state, Settling::Roster(owner, left)).await?;
+        for user in users {
+            settle_tokens(state, user).await?;
+        }
+        left = left.get(done..).unwrap_or_default();
+    }
+    through(state, Settling::Done(owner)).await?;
+    Ok(())
 }
 
 /// One commit of settling.
 #[derive(Clone, Copy, Debug)]
 enum Settling<'a> {
     Tokens(&'a [u64]),
+    Roster(Unsettled, &'a [rosters::Change]),
     Done(Unsettled),
 }
 
-async fn through(state: &AdminState, what: Settling<'_>) -> Result<(), Refusal> {
+/// Does one commit; how much of it was done, and who is to be settled then.
+async fn through(
+    state: &AdminState,
+    what: Settling<'_>,
+) -> Result<(usize, Vec<Unsettled>), Refusal> {
     let mut turn = None;
     for _ in 0..ATTEMPTS_MAX {
         let mut txn = Txn::new(&state.catalog);
-        match what {
-            Settling::Tokens(ids) => rewrite(&mut txn, ids).await?,
-            Settling::Done(owner) => unmark(&mut txn, owner).await?,
-        }
+        let done = match what {
+            Settling::Tokens(ids) => {
+                rewrite(&mut txn, ids).await?;
+                ids.len()
+            }
+            Settling::Roster(owner, changes) => match owner.owner(&mut txn).await? {
+                Some(object) => {
+                    txn.guard(RecordKey::number(owner.kind, owner.id)).await?;
+                    let now = state.clock.unix();
+                    rosters::some(&mut txn, owner.kind, &object, changes, now).await?
+                }
+                // Whoever edited it again sees to it.
+                None => changes.len(),
+            },
+            Settling::Done(owner) => {
+                unmark(&mut txn, owner).await?;
+                1
+            }
+        };
+        let rest = std::mem::take(&mut txn.rest);
         if txn.commit().await? {
-            return Ok(());
+            return Ok((done, rest.settle));
         }
         if turn.is_none() {
             turn = Some(state.turns.lock().await);
@@ -289,13 +358,13 @@ async fn through(state: &AdminState, what: Settling<'_>) -> Result<(), Refusal> 
 }
 
 async fn unmark(txn: &mut Txn<'_>, owner: Unsettled) -> Result<(), StoreError> {
-    let Some(before) = txn.object(owner.kind, owner.id).await? else { return Ok(()) };
-    // Whoever moved it again settles it, too.
-    if before.links.unsettled != Some(owner.mark) {
-        return Ok(());
-    }
+    // Whoever edited it again settles it, too.
+    let Some(before) = owner.owner(txn).await? else { return Ok(()) };
     let mut after = before.clone();
     after.links.unsettled = None;
-    leave_organisations(&mut after);
+    after.links.roster.clear();
+    if owner.kind == Kind::User {
+        leave_groups(&mut after);
+    }
     txn.save(owner.kind, Some(&before), &after).await
 }

@@ -8,7 +8,7 @@ use crate::domain::id::{AppId, ConsumerOrgId, CredentialId, OrgId, UserId};
 use crate::domain::policy::MetaValue;
 use crate::domain::time::UnixMs;
 use crate::store::Kind;
-use crate::wire::record::KeyRecord;
+use crate::wire::record::{KeyRecord, TIES};
 use crate::wire::tyk;
 
 /// Reads a record; beside the credential, how often its quotas were reset.
@@ -44,18 +44,22 @@ pub(super) fn credential(value: &[u8]) -> Result<(Credential, u64), String> {
         consumer_org: record.organisation.map(ConsumerOrgId),
     };
     credential.tags.extend(record.tags.iter().map(|tag| Arc::from(tag.as_str())));
-    for (name, value) in &record.metadata {
+    // Of two of one name the credential's own counts.
+    for (name, value) in record.attributes.iter().chain(&record.metadata) {
         let text = MetaValue(value.to_string().into());
         credential.metadata.insert(Arc::from(name.as_str()), text);
     }
-    // What the portal writes to every key, and what is told upstream: nobody's own metadata says it.
-    for (name, id) in [
-        ("ApplicationID", record.app),
-        ("DeveloperID", record.user),
-        ("OrganisationID", record.organisation),
-    ] {
-        let text = id.map(|id| MetaValue(id.to_string().into()));
-        credential.metadata.extend(text.map(|text| (Arc::from(name), text)));
-    }
+    credential.metadata.extend(ties(&record));
     Ok((credential, record.resets))
+}
+
+/// What the portal writes to every key, and what is told upstream: nobody's own metadata says it.
+fn ties(record: &KeyRecord) -> impl Iterator<Item = (Arc<str>, MetaValue)> {
+    let number = |id: Option<u64>| id.map(|id| id.to_string());
+    let teams: Vec<_> = record.teams.iter().map(u64::to_string).collect();
+    let teams = (!teams.is_empty()).then(|| format!("\"{}\"", teams.join(",")));
+    let values =
+        [number(record.app), number(record.user), number(record.organisation), teams].into_iter();
+    let names = TIES.into_iter().zip(values);
+    names.filter_map(|(name, value)| Some((Arc::from(name), MetaValue(value?.into()))))
 }

@@ -1,10 +1,12 @@
 //! What would become of a request, and why. Asking charges nothing.
 
+use crate::domain::credential::Credential;
 use crate::domain::decision::{Request, authorize};
 use crate::domain::denial::Denial;
 use crate::domain::grant::Grant;
 use crate::domain::id::{CredentialId, PolicyId};
-use crate::domain::merge::Contributors;
+use crate::domain::merge::{Contributors, MergeError, Merged};
+use crate::domain::policy::Metadata;
 use crate::domain::token::TokenHash;
 use crate::enforce::{Enforcer, LimitUsage, LimitUsed};
 use crate::store::StoreError;
@@ -29,9 +31,34 @@ pub struct Explanation {
     pub skipped: Vec<PolicyId>,
     /// The limits it would be charged to, as they are now.
     pub limits: Vec<LimitUsage>,
+    /// The metadata of the credential with that of its policies: what headers are made of.
+    pub metadata: Metadata,
+}
+
+/// What a credential may do, with the policies behind it.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// What its policies say.
+    pub merged: Merged,
+    /// What is made of it.
+    pub grant: Grant,
 }
 
 impl Enforcer {
+    /// What a credential may do, be it stored or not, by the policies that there are now.
+    ///
+    /// # Errors
+    /// When they cannot be applied: every request of it is refused.
+    pub fn effective(
+        &self,
+        credential: &Credential,
+        token: &TokenHash,
+    ) -> Result<Effective, MergeError> {
+        let merged = self.catalog.snapshot().merged(credential, self.settings.mode)?;
+        let grant = Grant::compile(credential, token, &merged, self.settings.defaults);
+        Ok(Effective { merged, grant })
+    }
+
     /// Decides as [`Self::decide`] does, by what the store says now, without charging anything.
     /// Requests in flight are not looked at.
     ///
@@ -51,17 +78,17 @@ impl Enforcer {
             return Ok(denied(Denial::TokenUnknown));
         }
         let known = Explanation { credential: Some(credential.id), ..Explanation::default() };
-        let merged = match self.catalog.snapshot().merged(&credential, self.settings.mode) {
-            Ok(merged) => merged,
+        let Effective { merged, grant } = match self.effective(&credential, token) {
+            Ok(effective) => effective,
             Err(error) => {
                 let (denial, fault) = (Some(Denial::PoliciesUnusable), Some(error.to_string()));
                 return Ok(Explanation { denial, fault, ..known });
             }
         };
-        let grant = Grant::compile(&credential, token, &merged, self.settings.defaults);
         let by = merged.apis.get(&request.api.id).map(|api| api.by.clone()).unwrap_or_default();
         let shadow = grant.shadow || request.api.shadow;
-        let known = Explanation { by, shadow, skipped: merged.skipped, ..known };
+        let Merged { skipped, metadata, .. } = merged;
+        let known = Explanation { by, shadow, skipped, metadata, ..known };
         let access = match authorize(&grant, credential.expires, request, now) {
             Ok(access) => access,
             Err(denial) => return Ok(Explanation { denial: Some(denial), shadow: false, ..known }),

@@ -16,7 +16,7 @@ use crate::domain::period::window_at;
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
 use crate::enforce::session::Session;
-use crate::enforce::{Days, Enforcer, Refusal};
+use crate::enforce::{Days, Effective, Enforcer, Refusal};
 use crate::store::{CounterStore, StoreError};
 
 /// For how long a token's holder is told the same, in milliseconds.
@@ -87,10 +87,9 @@ impl Enforcer {
         let Some((credential, resets)) = self.holder(token).await? else { return Ok(None) };
         let (id, expires) = (credential.id, credential.expires);
         let usage = |refused, limits| Usage { credential: id, refused, expires, limits };
-        let Ok(merged) = self.catalog.snapshot().merged(&credential, self.settings.mode) else {
+        let Ok(Effective { grant, .. }) = self.effective(&credential, token) else {
             return Ok(Some(usage(Some(Denial::PoliciesUnusable), Vec::new())));
         };
-        let grant = Grant::compile(&credential, token, &merged, self.settings.defaults);
         let over = expires.is_some_and(|expires| expires <= self.clock.unix());
         let refused =
             if over { Some(Denial::Expired) } else { grant.inactive.then_some(Denial::Inactive) };

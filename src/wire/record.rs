@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::is_default;
 
+/// The names in a credential's metadata that say whose it is (portal-api, A1): its app, the app's
+/// owner, the owner's organisation, and its teams, as one text with commas.
+pub const TIES: [&str; 4] = ["ApplicationID", "DeveloperID", "OrganisationID", "TeamIDs"];
+
 /// One token as the gateway enforces it: self-contained, so that a cache miss costs one read.
 ///
 /// Stored under [`crate`]-wide kind `Token`, named by the token's hash. Whoever changes a
@@ -46,6 +50,12 @@ pub struct KeyRecord {
     /// The owner's organisation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisation: Option<u64>,
+    /// The owner's teams.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub teams: Vec<u64>,
+    /// What the owner's custom attributes add to its metadata.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub attributes: serde_json::Map<String, serde_json::Value>,
     /// How often its quotas were reset: each reset starts new windows.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resets: u64,

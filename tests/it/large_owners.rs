@@ -21,14 +21,14 @@ use crate::redis_server::RedisServer;
 const COUNT: usize = 3_000;
 
 /// Where a gateway keeps what it knows: on a disk, or in Redis.
-struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
     #[cfg(feature = "redis")]
     server: Option<RedisServer>,
 }
 
 impl Place {
-    fn embedded() -> Self {
+    pub(crate) fn embedded() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             #[cfg(feature = "redis")]
@@ -37,11 +37,11 @@ impl Place {
     }
 
     #[cfg(feature = "redis")]
-    fn redis() -> Self {
+    pub(crate) fn redis() -> Self {
         Self { server: Some(RedisServer::durable()), ..Self::embedded() }
     }
 
-    async fn open(&self) -> Admin {
+    pub(crate) async fn open(&self) -> Admin {
         let clock = Arc::new(ManualClock::at(START));
         #[cfg(feature = "redis")]
         if let Some(server) = &self.server {
@@ -77,7 +77,7 @@ impl Place {
 
     /// Sends a request, cuts the gateway off its store once the first of these tokens is as
     /// `begun` says, and starts another one.
-    async fn cut(
+    pub(crate) async fn cut(
         &mut self,
         admin: Admin,
         request: (&str, &str, &Value),
@@ -173,16 +173,21 @@ async fn deleted_whole(place: Place) {
         assert_eq!(large.known(&admin).await, 0, "{path}");
         assert_eq!(names(&admin).await, before, "{path}");
         admin.expect(404, "DELETE", &path, Value::Null).await;
-        commits_are_small(&admin, from).await;
+        commits_are_small(&admin, from, COUNT).await;
     }
 }
 
-/// The edits after `from` went through in commits that no store is busy with for long.
-async fn commits_are_small(admin: &Admin, from: turnpike::store::Generation) {
+/// The edits of so many objects after `from` went through in commits that no store is busy with for
+/// long.
+pub(crate) async fn commits_are_small(
+    admin: &Admin,
+    from: turnpike::store::Generation,
+    count: usize,
+) {
     let store = admin.catalog.store();
     let last = store.generation().await.unwrap();
     if !store.has_feed() {
-        assert!(COUNT as u64 / 256 <= last.0 - from.0, "{from:?} to {last:?}");
+        assert!(count as u64 / 256 <= last.0 - from.0, "{from:?} to {last:?}");
         return;
     }
     let (mut at, mut commits, mut records_max) = (from, 0, 0);
@@ -196,7 +201,7 @@ async fn commits_are_small(admin: &Admin, from: turnpike::store::Generation) {
             records_max = records_max.max(change.keys.len());
         }
     }
-    assert!(COUNT / 64 <= commits, "{commits} commits");
+    assert!(count / 64 <= commits, "{commits} commits");
     assert!(records_max <= 64 * 9 + 9, "{records_max} records in a commit");
 }
 

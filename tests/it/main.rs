@@ -58,6 +58,9 @@ mod admin_tokens;
 /// Owners with more credentials than a commit holds.
 mod large_owners;
 
+/// Teams and catalogues with more members than a commit holds.
+mod large_lists;
+
 /// A file with seeded faults.
 mod import_file;
 
@@ -95,6 +98,12 @@ mod portal_requests;
 
 /// What is deleted takes along, and leaves.
 mod portal_deletes;
+
+/// What credentials say of their owners.
+mod portal_people;
+
+/// Quotas that are shared.
+mod portal_scopes;
 
 /// Which test holds which of the portal's features.
 mod portal_rows;

@@ -180,10 +180,18 @@ impl Whole {
                     && record.plan == credential.number("PlanID")
                     && record.products == credential.numbers("ProductIDs")
                     && (record.app, record.user, record.organisation) == (app, user, organisation)
+                    && record.teams == user_of.map(|user| user.numbers("Teams")).unwrap_or_default()
+                    && record.attributes == user_of.map(attributes).unwrap_or_default()
             });
             self.fault(told, || format!("gateways are told otherwise of credential {id}"));
         }
     }
+}
+
+/// What a user's custom attributes add to metadata.
+fn attributes(user: &Stored) -> serde_json::Map<String, serde_json::Value> {
+    let all = user.links.attributes.iter().filter(|attribute| attribute.in_metadata);
+    all.map(|one| (one.identifier.clone(), one.value.as_str().into())).collect()
 }
 
 #[tokio::test]

@@ -87,6 +87,45 @@ impl User {
     }
 }
 
+/// A custom attribute of a user as a body describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAttribute {
+    /// What people call it.
+    pub name: String,
+    /// What metadata calls it: its name, unless it says another.
+    pub identifier: String,
+    /// Its value.
+    pub value: String,
+    /// Whether it is part of the metadata of the user's credentials.
+    pub in_metadata: bool,
+    /// Whether its value is for ever.
+    pub fixed: bool,
+}
+
+impl NewAttribute {
+    /// Reads a body, flat or as attributes are shown.
+    pub fn read(fields: &mut Fields<'_>) -> Self {
+        let value = fields.line("Value");
+        let new = match fields.nested("CustomAttribute", Self::described) {
+            Some(new) => new,
+            None => Self::described(fields),
+        };
+        Self { value, ..new }
+    }
+
+    fn described(fields: &mut Fields<'_>) -> Self {
+        let name = fields.required_line("Name");
+        let identifier = Some(fields.line("Identifier")).filter(|text| !text.is_empty());
+        Self {
+            identifier: identifier.unwrap_or_else(|| name.clone()),
+            name,
+            value: String::new(),
+            in_metadata: fields.flag("AddToKeyMetadata", Flag::On),
+            fixed: fields.flag("WriteOnceReadMany", Flag::Off),
+        }
+    }
+}
+
 /// An organisation as a body describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Organisation {

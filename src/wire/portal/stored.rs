@@ -63,9 +63,34 @@ pub struct Links {
     /// An app or a user was moved, and its tokens may not say so yet: which move that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled: Option<u64>,
+    /// Lists that an owner is to have, by kind of their members, while it is unsettled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roster: Vec<(u8, Vec<u64>)>,
+    /// A user's custom attributes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<Attribute>,
     /// The team that an organisation's users are in when they are in no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_team: Option<u64>,
+}
+
+/// One custom attribute of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attribute {
+    /// Its number among those of the user.
+    pub id: u64,
+    /// What people call it.
+    pub name: String,
+    /// What metadata calls it.
+    pub identifier: String,
+    /// Its value.
+    pub value: String,
+    /// Whether it is part of the metadata of the user's credentials.
+    #[serde(default)]
+    pub in_metadata: bool,
+    /// Whether its value is for ever.
+    #[serde(default)]
+    pub fixed: bool,
 }
 
 /// A token on its way out.
