@@ -35,12 +35,13 @@ mod steps;
 mod tokens;
 mod txn;
 mod usage;
+mod website;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
@@ -152,7 +153,8 @@ pub fn router(state: AdminState) -> Router {
         .route(
             "/apps/{app}/access-requests/{request}/credentials/{id}/rotate",
             put(handle::<Rotate<Issued>>),
-        );
+        )
+        .merge(website::routes());
     let native = Router::new()
         .route("/admin/tokens", get(handle::<ListTokens>).post(handle::<CreateToken>))
         .route("/admin/tokens/{id}", delete(handle::<RevokeToken>))
@@ -168,7 +170,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>));
     Router::new()
         .nest("/portal-api", guarded(portal, &state))
-        .nest("/v1", guarded(native, &state))
+        .nest("/v1", guarded(native, &state).layer(from_fn(answer::native)))
         .fallback(async || Refusal::NoPath)
         .method_not_allowed_fallback(async || Refusal::NoMethod)
         .with_state(state)

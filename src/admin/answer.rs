@@ -1,10 +1,14 @@
 //! What the admin listener answers: bodies, statuses and envelopes (portal-api, B0).
 
 use axum::Json;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::audit;
 use crate::store::StoreError;
 use crate::wire::admin::Scope;
 use crate::wire::portal::fields::Faults;
@@ -73,6 +77,8 @@ pub(crate) enum Refusal {
         /// Which.
         text: String,
     },
+    /// It is of the portal's website, and not done here.
+    NotHere,
     /// There is no such path.
     NoPath,
     /// The path has no such method.
@@ -105,6 +111,7 @@ impl Refusal {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Faults(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Missing { status, .. } | Self::NotDone { status, .. } => *status,
+            Self::NotHere => StatusCode::NOT_IMPLEMENTED,
             Self::NoPath => StatusCode::NOT_FOUND,
             Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -113,6 +120,28 @@ impl Refusal {
             Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// What programs know it by, where all its texts have the same.
+    fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden { .. } => "missing_scope",
+            Self::Malformed(_) => "bad_json",
+            Self::Unsupported => "unsupported_media_type",
+            Self::Conflict(_) => "conflict",
+            Self::Faults(_) | Self::NotDone { .. } => return None,
+            Self::Missing { .. } => "not_found",
+            Self::NotHere => "not_implemented",
+            Self::NoPath => "no_path",
+            Self::NoMethod => "no_method",
+            Self::NotAcceptable => "not_acceptable",
+            Self::TooLarge { .. } => "body_too_large",
+            Self::Slow => "body_too_slow",
+            Self::Busy => "busy",
+            Self::Store(_) => "store_unavailable",
+            Self::Internal => "internal",
+        })
     }
 
     /// What is wrong with what was asked for, unless it was the store that failed.
@@ -137,6 +166,7 @@ impl Refusal {
                 "the file must be application/x-ndjson or text/csv, or format must say so"
                     .to_owned()
             }
+            Self::NotHere => "this is of the portal's website, and not done here".to_owned(),
             Self::NoPath => "there is no such path".to_owned(),
             Self::NoMethod => "the path has no such method".to_owned(),
             Self::NotAcceptable => "only application/json can be answered".to_owned(),
@@ -177,8 +207,10 @@ impl IntoResponse for Refusal {
         }
         let bare = matches!(self, Self::Faults(_) | Self::Missing { .. } | Self::NoPath);
         let (status, closes) = (self.status(), matches!(self, Self::TooLarge { .. } | Self::Slow));
-        let action = matches!(self, Self::NotDone { .. });
+        let (action, code) = (matches!(self, Self::NotDone { .. }), self.code());
         let texts = self.texts();
+        let codes = texts.iter().map(|text| code.unwrap_or_else(|| code_of(text))).collect();
+        let told = Told { texts: texts.clone(), codes };
         let body = match (bare, action) {
             (true, _) => json!({ "errors": texts }),
             (false, false) => json!({ "status": "error", "errors": texts }),
@@ -188,6 +220,7 @@ impl IntoResponse for Refusal {
             }
         };
         let mut response = (status, Json(body)).into_response();
+        response.extensions_mut().insert(told);
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -199,5 +232,57 @@ impl IntoResponse for Refusal {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// What an error says, in the response's extensions: for the envelope of [`native`].
+#[derive(Clone, Debug)]
+struct Told {
+    texts: Vec<String>,
+    /// One for each text.
+    codes: Vec<&'static str>,
+}
+
+/// What programs know a fault by, of which the sentence says it.
+fn code_of(text: &str) -> &'static str {
+    const ENDS: [(&str, &str); 6] = [
+        ("key already in use", "key_in_use"),
+        (" is already in use", "name_in_use"),
+        (" is required", "missing_field"),
+        (" does not exist", "unknown_reference"),
+        (" names nothing that exists", "unknown_reference"),
+        (" must name at least one product", "missing_field"),
+    ];
+    let known = ENDS.into_iter().find(|(end, _)| text.ends_with(end));
+    known.map_or("invalid", |(_, code)| code)
+}
+
+/// Errors of our own paths: the portal's envelope with a code for each text, and the request's id
+/// (portal-api, F).
+pub(crate) async fn native(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let Some(Told { texts, codes }) = response.extensions_mut().remove() else { return response };
+    let response = audit::named(response);
+    let id = response.headers().get(audit::REQUEST_ID).and_then(|id| id.to_str().ok());
+    let body = json!({ "status": "error", "errors": texts, "codes": codes, "request_id": id });
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(body.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_has_the_code_that_its_sentence_says() {
+        let check = |text, expect| assert_eq!(code_of(text), expect, "{text}");
+        check("Name is required", "missing_field");
+        check("PlanID 99 does not exist", "unknown_reference");
+        check("PlanID names nothing that exists", "unknown_reference");
+        check("key already in use", "key_in_use");
+        check("Name is already in use", "name_in_use");
+        check("ProductIDs must name at least one product", "missing_field");
+        check("Path is ambiguous: it has a dot segment", "invalid");
     }
 }

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use serde_json::{Value, json};
 
 use super::AdminState;
@@ -27,6 +27,9 @@ const ENTRIES_MAX: u64 = 10_000;
 /// Entries in an answer that does not say, and at most.
 const ROWS: usize = 100;
 const ROWS_MAX: usize = 1_000;
+/// The header of a request's id.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Entries read from the store in one go.
 const PAGE: usize = 500;
 
@@ -44,7 +47,7 @@ pub(crate) async fn record(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.filter(|route| !reads(&method, route.as_str()));
     let Some(route) = route else {
-        return named(next.run(request).await, &id);
+        return with_id(next.run(request).await, &id);
     };
     let who = request.extensions().get::<Caller>().map(|caller| caller.name.to_string());
     let uri = request.extensions().get::<OriginalUri>().map(|uri| uri.0.clone());
@@ -62,7 +65,7 @@ pub(crate) async fn record(
             request_id: id.clone(),
         };
         note(&state, &entry).await;
-        named(response, &id)
+        with_id(response, &id)
     });
     noted.await.unwrap_or_else(|error| {
         tracing::error!(%error, "an admin request failed");
@@ -207,9 +210,17 @@ fn shown_path(route: &str, uri: &Uri) -> String {
     shown
 }
 
-fn named(mut response: Response, id: &str) -> Response {
+/// The response with an id, if it has none: some are refused before they get one.
+pub(crate) fn named(response: Response) -> Response {
+    if response.headers().contains_key(REQUEST_ID) {
+        return response;
+    }
+    with_id(response, &request_id())
+}
+
+fn with_id(mut response: Response, id: &str) -> Response {
     if let Ok(id) = HeaderValue::from_str(id) {
-        response.headers_mut().insert("x-request-id", id);
+        response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }

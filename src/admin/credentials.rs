@@ -17,6 +17,7 @@ use crate::store::{Kind, StoreError};
 use crate::wire::portal::credential::{Credential, Purpose, Secret, WEAK_TOKEN_LEN};
 use crate::wire::portal::fields::{Faults, Fields, Members, Moment, Ref};
 use crate::wire::portal::moment;
+use crate::wire::portal::secrets::METADATA;
 use crate::wire::portal::stored::Stored;
 
 /// How much of a token's hash is shown, in hexadecimal digits: enough to tell tokens apart, too
@@ -59,7 +60,8 @@ impl Writable for Credential {
     const PUT_MISSING: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
     const READ_ONLY: &'static [&'static str] =
         &["CredentialHash", "AccessRequest", "PendingAccessRequest", "PreviousExpires", "Warnings"];
-    const SECRETS: &'static [&'static str] = &["KeyID", "CredentialKey", "CredentialSecret"];
+    const SECRETS: &'static [&'static str] =
+        &["KeyID", "CredentialKey", "CredentialSecret", METADATA];
 
     fn normalise(body: &mut Members, before: Option<&mut Stored>) {
         let Some(before) = before else { return };

@@ -17,6 +17,7 @@ use crate::wire::portal::credential::Purpose;
 use crate::wire::portal::fields::{Fields, Members};
 use crate::wire::portal::plan::{self, Plan};
 use crate::wire::portal::product::Product;
+use crate::wire::portal::secrets::METADATA;
 use crate::wire::portal::stored::Stored;
 use crate::wire::portal::{PROVIDER, reference_id};
 
@@ -176,6 +177,7 @@ impl Resource for Plan {
 
 impl Writable for Plan {
     const READ_ONLY: &'static [&'static str] = &["ReferenceID"];
+    const SECRETS: &'static [&'static str] = &[METADATA];
 
     fn normalise(body: &mut Members, before: Option<&mut Stored>) {
         plan::normalise(body, before.map(|stored| &mut stored.members));

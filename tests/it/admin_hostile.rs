@@ -104,6 +104,11 @@ fn usual() -> Vec<(&'static str, &'static str, Value)> {
         ("PUT", "/apps/{id}/provision", json!({ "CredentialID": 1, "PlanID": 2 })),
         ("PUT", "/access_requests/{id}/approve", json!({})),
         ("PUT", "/access_requests/{id}/reject", json!({})),
+        ("PUT", "/organisations/1/teams/{id}", json!({ "Users": [1, 2] })),
+        ("PUT", "/catalogues/{id}", json!({ "Products": [2], "Plans": [] })),
+        ("POST", "/users/{id}/custom-attributes", json!({ "Name": "tier", "Value": "gold" })),
+        ("PUT", "/users/{id}/custom-attributes/1", json!({ "Value": "silver" })),
+        ("DELETE", "/users/{id}/custom-attributes/{attribute}", json!({})),
         ("DELETE", "/access_requests/{id}", json!({})),
     ]
 }
@@ -236,7 +241,9 @@ impl Lab {
 
 fn check(request: &Hostile, answer: &Answer) {
     let told = |fault: &str| format!("{fault}: {request:?} {answer:?}");
-    assert!((200..500).contains(&answer.status), "{}", told("status"));
+    // 501 is what paths of the portal's website say.
+    let fine = (200..500).contains(&answer.status) || answer.status == 501;
+    assert!(fine, "{}", told("status"));
     if request.method == "HEAD" {
         return;
     }

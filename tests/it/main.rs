@@ -49,6 +49,9 @@ mod admin_objects;
 /// Secrets in bodies that have no use for them.
 mod admin_secrets;
 
+/// Errors of our own paths, and paths of the portal's website.
+mod admin_native;
+
 /// Writes that come again.
 mod admin_repeats;
 

@@ -39,14 +39,16 @@ const NAMES: [&str; 28] = [
     "token",
     "xapikey",
 ];
-/// What is in it goes to upstreams: who writes it wants it there.
-const METADATA: &str = "MetaData";
+/// Free text that plans and credentials take: what is in it goes to upstreams, whatever it is
+/// called, and who writes it there wants that (portal-api, E10). The token itself may not be in it.
+pub const METADATA: &str = "MetaData";
 
 /// Takes members that carry secrets out of a body, however deep they lie and however they are
-/// spelled. What the object itself takes, by exactly these names, stays.
+/// spelled. What the object itself takes, by exactly these names, stays as it is.
 pub fn discard(body: &mut Members, takes: &[&str]) {
     body.retain(|name, _| takes.contains(&name.as_str()) || !is_secret(name));
-    body.iter_mut().filter(|(name, _)| *name != METADATA).for_each(|(_, value)| inside(value));
+    let others = body.iter_mut().filter(|(name, _)| !takes.contains(&name.as_str()));
+    others.for_each(|(_, value)| inside(value));
 }
 
 fn inside(value: &mut Value) {
@@ -83,11 +85,13 @@ mod tests {
         discard(body, &[]);
         let left = json!({
             "Name": "robot", "Credentials": [{ "ID": 4 }, ["s2"]], "CredentialID": 7,
-            "AuthTokenType": "x", "MetaData": { "token": "for upstreams" },
+            "AuthTokenType": "x", "MetaData": {},
         });
         assert_eq!(Value::from(body.clone()), left);
-        discard(&mut taken, &["KeyID"]);
+        discard(&mut taken, &["KeyID", METADATA]);
         assert_eq!(taken.remove("KeyID"), Some("s".into()));
+        let metadata = taken.insert(METADATA.to_owned(), json!({}));
+        assert_eq!(metadata, Some(json!({ "token": "for upstreams" })));
         assert_eq!(Value::from(taken), left);
     }
 }
