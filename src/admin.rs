@@ -24,6 +24,7 @@ pub mod ops;
 mod organisations;
 mod people;
 mod policies;
+mod preview;
 mod provision;
 mod repeats;
 mod requests;
@@ -62,6 +63,7 @@ use crud::{Create, Delete, Index, Operation, Resource, Show, Update, Writable};
 use explain::Explain;
 use imports::{CancelImport, ListImports, ShowImport};
 use policies::ApiDetails;
+use preview::Preview;
 use provision::{Approve, Provision, Reject};
 use requests::{AccessRequest, AppRequest, Issued, Related};
 use rotation::Rotate;
@@ -165,6 +167,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/imports/{id}/errors", get(imports::errors))
         .route("/imports/{id}/results", get(imports::results))
         .route("/explain", post(handle::<Explain>))
+        .route("/preview", post(handle::<Preview>))
         .route("/state/status", get(state::status))
         .route("/usage/credentials/{id}", get(handle::<ShowUsage>))
         .route("/usage/credentials/{id}/reset", post(handle::<ResetQuota>));

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::answer::Refusal;
-use super::{AdminState, explain, tokens};
+use super::{AdminState, explain, preview, tokens};
 use crate::domain::token::{Pepper, TokenHash};
 use crate::wire::admin::Scope;
 
@@ -144,7 +144,7 @@ impl Caller {
 
 /// Whether a request changes nothing.
 pub(crate) fn reads(method: &Method, path: &str) -> bool {
-    matches!(*method, Method::GET | Method::HEAD) || path == explain::PATH
+    matches!(*method, Method::GET | Method::HEAD) || [explain::PATH, preview::PATH].contains(&path)
 }
 
 /// What a request needs, by method and path.

@@ -97,6 +97,7 @@ mod portal_products;
 /// Requests for access, and catalogues.
 mod portal_catalogues;
 mod portal_explain;
+mod portal_preview;
 mod portal_requests;
 
 /// What is deleted takes along, and leaves.
