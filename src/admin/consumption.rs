@@ -73,12 +73,12 @@ impl Owns for Organisation {
 
 /// The credentials of a page of those that belong to the `app`, `user` and `organisation` of a
 /// query, and are under its `plan`.
-pub(crate) async fn filtered(
-    txn: &mut Txn<'_>,
-    call: &Call,
-    paging: Paging,
-) -> Result<Vec<Stored>, Refusal> {
+pub(crate) async fn filtered(txn: &mut Txn<'_>, call: &Call) -> Result<Vec<Stored>, Refusal> {
     let mut faults = Faults::default();
+    let paging = call.paging.clone().unwrap_or_else(|texts| {
+        texts.into_iter().for_each(|text| faults.sentence(text));
+        Paging { offset: 0, rows: 0 }
+    });
     let mut owned = None::<BTreeSet<u64>>;
     narrow::<App>(txn, call, &mut owned, &mut faults).await?;
     narrow::<User>(txn, call, &mut owned, &mut faults).await?;

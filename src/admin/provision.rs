@@ -138,8 +138,7 @@ pub(crate) async fn release(txn: &mut Txn<'_>, request: &Stored) -> Result<(), S
 fn told(request: &Stored, status: &str, more: Members) -> Answer {
     let mut body = Members::new();
     body.insert("status".to_owned(), "ok".into());
-    let message = format!("access request {} is {status}", request.id);
-    body.insert("message".to_owned(), message.into());
+    body.insert("message".to_owned(), format!("access request {} is {status}", request.id).into());
     body.insert("AccessRequestID".to_owned(), request.id.into());
     body.extend(more);
     let object = format!("access request {}", request.id);
@@ -181,6 +180,10 @@ async fn check(
     let wanted = plan.iter().map(|id| ("PlanID", Kind::Plan, *id));
     let wanted = wanted.chain(products.iter().map(|id| ("ProductIDs", Kind::Product, *id)));
     check_shelves(app, wanted, draft, txn).await?;
+    let alias = name_entry(Kind::Credential, app.id, draft.after.text("Alias").trim());
+    if ask.credential.is_none() && txn.unique(&alias).await?.is_some() {
+        draft.faults.add("Alias", "is already in use");
+    }
     if let Some(target) = &target {
         let had = target.numbers("ProductIDs");
         for id in products.iter().filter(|id| had.contains(id)) {
@@ -294,8 +297,7 @@ async fn grant(
     mut request: Stored,
 ) -> Result<Granted, Refusal> {
     let mut draft = Draft::new(state, None, Stored::default());
-    let plan = request.number("PlanID").map(Ref::Id);
-    draft.refer(txn, Kind::Plan, "PlanID", plan.as_ref()).await?;
+    draft.refer(txn, Kind::Plan, "PlanID", request.number("PlanID").map(Ref::Id).as_ref()).await?;
     let products: Vec<_> = request.numbers("ProductIDs").into_iter().map(Ref::Id).collect();
     for id in draft.refer_all(txn, Kind::Product, "ProductIDs", &products).await? {
         check_product(id, &mut draft, txn).await?;

@@ -40,9 +40,8 @@ impl Operation for ShowUsage {
 
 impl Operation for ListUsage {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
-        let paging = call.paging.clone().map_err(Refusal::Faults)?;
         let mut rows = Vec::new();
-        for credential in consumption::filtered(txn, call, paging).await? {
+        for credential in consumption::filtered(txn, call).await? {
             // A credential without a token has no limits, and one that was just revoked none now.
             let Some(token) = token_of(&credential) else { continue };
             if let Some(usage) = state.enforcer.usage(&token).await? {

@@ -143,7 +143,7 @@ async fn all_faults_of_a_credential_are_named_at_once() {
         ("PlanID", json!(99), "PlanID 99 does not exist"),
         ("PlanID", json!("nowhere"), "PlanID names nothing that exists"),
         ("ProductIDs", json!([product, 98]), "ProductIDs 98 does not exist"),
-        ("ProductIDs", json!([{}]), "ProductIDs must name at least one product"),
+        ("ProductIDs", json!([{}]), "ProductIDs must be an id"),
         ("ProductIDs", json!([[1]]), "ProductIDs must be an id"),
         ("Expires", json!("soon"), "Expires is not a time like 2026-03-02 09:14"),
         ("Active", json!("perhaps"), "Active must be true or false"),

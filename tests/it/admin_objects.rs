@@ -52,6 +52,19 @@ async fn bodies_are_read_leniently() {
     let mut same = admin.expect(200, "PUT", &path, app.clone()).await;
     same["UpdatedAt"] = app["UpdatedAt"].clone();
     assert_eq!(same, app);
+    for (n, catalogues) in
+        [json!(1), json!("1"), json!([{"ID": "1"}]), json!(["1"])].into_iter().enumerate()
+    {
+        let body = json!({"Name": format!("plan {n}"), "ProviderID": "1", "RateLimit": "5", "Per": "1",
+            "UnlimitedQuota": "true", "Catalogues": catalogues});
+        let plan = admin.expect(200, "POST", "/plans", body).await;
+        assert_eq!((&plan["Catalogues"], &plan["RateLimit"]), (&json!([1]), &json!(5)), "{plan}");
+    }
+    for wrong in [json!([[1]]), json!({"Name": "x"}), json!([{}])] {
+        let body = json!({"Name": "wrong", "ProviderID": 1, "Catalogues": wrong});
+        let refused = admin.expect(422, "POST", "/plans", body).await;
+        assert_eq!(refused["errors"], json!(["Catalogues must be a list of texts"]));
+    }
     let by_cid = format!("/apps/{}", app["CID"].as_str().unwrap());
     assert_eq!(admin.expect(200, "GET", &by_cid, Value::Null).await, app);
 }

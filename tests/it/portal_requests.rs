@@ -295,4 +295,9 @@ async fn faults_of_a_request_are_named_at_once() {
     gate.ok(422, "PUT", "/access_requests/99/approve", Value::Null).await;
     let all = gate.ok(200, "GET", "/access_requests", Value::Null).await;
     assert_eq!(all, json!([]));
+    gate.import_into(app, "taken", "a-token", plan, &[product]).await;
+    let body = json!({"PlanID": 99, "ProductIDs": [product], "Alias": "taken"});
+    let refused = gate.ok(422, "PUT", &provision, body).await;
+    let faults = json!(["PlanID 99 does not exist", "Alias is already in use"]);
+    assert_eq!(refused["errors"], faults, "what is found at approval is told now");
 }

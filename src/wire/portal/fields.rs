@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::moment;
 pub use super::values::{ApiRef, Faults, Flag, Moment, Ref, is_cid};
+use super::values::{described, scalar_text};
 use crate::domain::id::InvalidId;
 use crate::domain::time::UnixMs;
 use crate::domain::token::Token;
@@ -223,8 +224,7 @@ impl<'f> Fields<'f> {
     }
 
     fn as_ref(&mut self, name: &str, value: &Value) -> Option<Ref> {
-        let described = value.as_object().map(|members| members.get("ID").unwrap_or(&Value::Null));
-        let member = described.unwrap_or(value);
+        let member = described(value);
         let text = scalar_text(member).unwrap_or_default();
         let read = Ref::parse(&text);
         let empty = text.trim().is_empty() && !matches!(member, Value::Array(_) | Value::Object(_));
@@ -234,20 +234,21 @@ impl<'f> Fields<'f> {
         read
     }
 
-    /// A list of texts; also one text with commas.
+    /// A list of texts; also one text with commas, or one alone without a list around it. What
+    /// describes an object stands for its number.
     pub fn lines(&mut self, name: &str) -> Vec<String> {
         let values = match self.take(name) {
             None => Vec::new(),
             Some(Value::Array(values)) => values,
             Some(Value::String(text)) => text.split(',').map(|t| t.trim().into()).collect(),
-            Some(Value::Bool(_) | Value::Number(_) | Value::Object(_) | Value::Null) => {
-                self.fault(name, "must be a list of texts");
-                Vec::new()
-            }
+            Some(one) => vec![one],
         };
         self.check_len(name, values.len());
-        let texts: Vec<_> =
-            values.iter().filter_map(scalar_text).filter(|t| !t.is_empty()).collect();
+        let texts = values.iter().map(|value| scalar_text(described(value)));
+        if texts.clone().any(|text| text.is_none()) {
+            self.fault(name, "must be a list of texts");
+        }
+        let texts: Vec<_> = texts.flatten().filter(|text| !text.is_empty()).collect();
         if texts.iter().any(|text| LINE_CHARS_MAX < text.chars().count()) {
             self.fault(
                 name,
@@ -385,14 +386,4 @@ impl<'f> Fields<'f> {
 
 fn seconds(unix_s: u64) -> UnixMs {
     UnixMs(unix_s.saturating_mul(1_000))
-}
-
-fn scalar_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null => Some(String::new()),
-        Value::Array(_) | Value::Object(_) => None,
-    }
 }

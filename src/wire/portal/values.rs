@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use serde_json::Value;
+
 use crate::domain::id::{ApiId, PolicyId};
 use crate::domain::time::UnixMs;
 
@@ -102,4 +104,20 @@ pub enum Moment {
     Never,
     /// Then.
     At(UnixMs),
+}
+
+/// What an object that is described names it by; anything else is what it is.
+pub(super) fn described(value: &Value) -> &Value {
+    value.get("ID").unwrap_or(value)
+}
+
+/// The text of a value that is no list and no object.
+pub(super) fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null => Some(String::new()),
+        Value::Array(_) | Value::Object(_) => None,
+    }
 }
