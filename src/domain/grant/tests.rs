@@ -6,6 +6,12 @@ use crate::domain::id::{AppId, ConsumerOrgId, CredentialId, PolicyId, UserId};
 use crate::domain::merge::{Found, Mode, merge};
 use crate::domain::policy::{ApiAccess, Partitions, Parts, PlanExtras, Policy};
 
+const DEFAULTS: Defaults = Defaults {
+    quota_scope: QuotaScope::Credential,
+    on_store_unavailable: FailureMode::Closed,
+    tyk_matching: TykMatching { prefix: false, suffix: false },
+};
+
 fn policy(id: &str, parts: Parts) -> Policy {
     let org = "default".parse().unwrap();
     Policy::empty(id.parse().unwrap(), org, Partitions::Parts(parts))
@@ -45,12 +51,7 @@ fn grant(extras: PlanExtras, owner: Owner) -> Grant {
     let credential = credential(owner);
     let found = [Found::Policy(&one), Found::Policy(&two), Found::Policy(&plan)];
     let merged = merge(&credential, &found, None, Mode::Ours).unwrap();
-    let defaults = Defaults {
-        quota_scope: QuotaScope::Credential,
-        on_store_unavailable: FailureMode::Closed,
-        tyk_matching: TykMatching::default(),
-    };
-    Grant::compile(&credential, &TokenHash([0xab; 32]), &merged, defaults)
+    Grant::compile(&credential, &TokenHash([0xab; 32]), &merged, DEFAULTS)
 }
 
 #[test]
@@ -75,6 +76,38 @@ fn check(quota_scope: Option<QuotaScope>, owner: Owner, a: &str, b: &str) {
         let (_, opened) = grant.opened(&api.parse().unwrap()).unwrap();
         let quota = opened.limits.iter().find(|spec| matches!(spec.limit, Limit::Quota(_)));
         assert_eq!(quota.unwrap().key.to_string(), expect, "{quota_scope:?}");
+    }
+}
+
+/// Classic portal, "Several policies per key": 2 in 10 s on A and 4 in 10 s on B.
+#[test]
+fn two_policies_with_rates_of_their_own_are_two_limits_under_one_key() {
+    let n = |n| NonZeroU64::new(n).unwrap();
+    let whole = |id: &str, api: &str, requests| {
+        let mut policy = product(id, api);
+        policy.partitions = Partitions::Monolithic;
+        policy.limits.rate = Setting::Limited(Rate { requests: n(requests), per_ms: n(10_000) });
+        policy.limits.quota = Setting::Limited(n(100 * requests));
+        policy.limits.period = Some(Period::Every { ms: n(60_000) });
+        policy
+    };
+    let (one, two) = (whole("slow", "a", 2), whole("fast", "b", 4));
+    let mut credential = credential(Owner::default());
+    let reference = |policy: &Policy| PolicyRef { id: policy.id.clone(), kind: PolicyKind::Any };
+    for order in [[&one, &two], [&two, &one]] {
+        credential.policies = order.map(reference).to_vec();
+        let found = order.map(Found::Policy);
+        let merged = merge(&credential, &found, None, Mode::Ours).unwrap();
+        let grant = Grant::compile(&credential, &TokenHash([0xab; 32]), &merged, DEFAULTS);
+        for (api, requests, scope) in [("a", 2, "p/slow"), ("b", 4, "p/fast")] {
+            let (_, opened) = grant.opened(&api.parse().unwrap()).unwrap();
+            let got: Vec<_> = opened.limits.iter().map(|spec| spec.key.to_string()).collect();
+            let token = "abababababababab";
+            let keys = [format!("c7/r/10000/{token}/{scope}"), format!("c7/q/e60000/{scope}")];
+            assert_eq!(got, keys, "{api}: counters of its own");
+            let rate = Rate { requests: n(requests), per_ms: n(10_000) };
+            assert_eq!(opened.limits.first().map(|spec| &spec.limit), Some(&Limit::Rate(rate)));
+        }
     }
 }
 
@@ -113,12 +146,7 @@ fn a_pattern_that_cannot_be_compiled_opens_nothing() {
     let credential = credential(Owner::default());
     let plan = plan(PlanExtras::default());
     let merged = merge(&credential, &[Found::Policy(&one), Found::Policy(&plan)], None, Mode::Ours);
-    let defaults = Defaults {
-        quota_scope: QuotaScope::Credential,
-        on_store_unavailable: FailureMode::Closed,
-        tyk_matching: TykMatching::default(),
-    };
-    let grant = Grant::compile(&credential, &TokenHash([1; 32]), &merged.unwrap(), defaults);
+    let grant = Grant::compile(&credential, &TokenHash([1; 32]), &merged.unwrap(), DEFAULTS);
     let (_, opened) = grant.opened(&"a".parse().unwrap()).unwrap();
     assert!(!opened.allows_path("GET", "/a/x(", "/x("));
     assert_eq!(grant.faults.len(), 1);
