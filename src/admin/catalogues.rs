@@ -3,7 +3,7 @@
 //! Products and plans say which catalogues they are in; a catalogue's own lists are another way to
 //! change that. What is in no catalogue everybody may ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::Refusal;
 use super::audiences::{Resolve, audiences, erase_audiences, row, set_audiences};
@@ -184,7 +184,7 @@ pub(crate) async fn find_all(
     faults: (&str, &mut Faults),
 ) -> Result<Vec<u64>, StoreError> {
     let (member, faults) = faults;
-    let mut ids = Vec::new();
+    let (mut ids, mut known) = (Vec::new(), BTreeSet::new());
     for text in named {
         let mut found = match Ref::parse(text) {
             Some(reference) => txn.resolve(kind, &reference).await?,
@@ -194,8 +194,7 @@ pub(crate) async fn find_all(
             found = txn.unique(&name_entry(kind, 0, text)).await?;
         }
         match found {
-            Some(id) if !ids.contains(&id) => ids.push(id),
-            Some(_) => {}
+            Some(id) => ids.extend(known.insert(id).then_some(id)),
             None if text.parse::<u64>().is_ok() => {
                 faults.add(member, format_args!("{text} does not exist"));
             }

@@ -1,5 +1,7 @@
 //! An object on its way into the store: what it was, what it will be, what is wrong with it.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::AdminState;
@@ -133,10 +135,10 @@ impl<'s> Draft<'s> {
         member: &str,
         named: &[Ref],
     ) -> Result<Vec<u64>, StoreError> {
-        let mut ids = Vec::new();
+        let (mut ids, mut known) = (Vec::new(), BTreeSet::new());
         for one in named.iter().filter(|one| **one != Ref::Id(0)) {
             let found = self.refer(txn, kind, member, Some(one)).await?;
-            ids.extend(found.filter(|id| !ids.contains(id)));
+            ids.extend(found.filter(|id| known.insert(*id)));
         }
         self.after.members.insert(member.to_owned(), ids.clone().into());
         Ok(ids)

@@ -1,6 +1,7 @@
 //! Reading of bodies: one pass that coerces what can be coerced, names everything that cannot, and
 //! keeps what it does not know.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use serde_json::{Map, Value};
@@ -214,11 +215,9 @@ impl<'f> Fields<'f> {
             Some(one) => vec![one],
         };
         self.check_len(name, values.len());
-        let mut refs = Vec::new();
+        let (mut refs, mut known) = (Vec::new(), BTreeSet::new());
         for value in values.iter().take(LIST_MAX) {
-            if let Some(named) = self.as_ref(name, value).filter(|named| !refs.contains(named)) {
-                refs.push(named);
-            }
+            refs.extend(self.as_ref(name, value).filter(|named| known.insert(named.clone())));
         }
         refs
     }
