@@ -122,7 +122,7 @@ async fn metadata_of_plans_and_credentials_is_kept_and_elsewhere_secrets_are_not
     let text = json!({"token": "for-upstreams", "deep": {"api_key": "theirs"}, "tier": "gold"});
     let metadata = json!({ "MetaData": text });
     let with = |mut body: Value| {
-        body.as_object_mut().unwrap().append(&mut metadata.clone().as_object_mut().unwrap());
+        body.as_object_mut().unwrap().append(metadata.clone().as_object_mut().unwrap());
         body
     };
     let made = admin.expect(200, "POST", "/plans", with(plan("other"))).await;
