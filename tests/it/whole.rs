@@ -32,30 +32,37 @@ pub(crate) async fn misfits(store: &impl RecordStore) -> Vec<String> {
             objects.insert((kind as u8, object.id), object);
         }
     }
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let tokens = all(store, Kind::Token).await.into_iter();
-    let tokens =
-        tokens.map(|(key, r)| (hex(&key.id), serde_json::from_slice(&r.value).unwrap())).collect();
-    let uniques = all(store, Kind::Unique).await.into_iter();
+    let admin_tokens = all(store, Kind::AdminToken).await.into_iter().map(|(_, record)| {
+        let token: AdminToken = serde_json::from_slice(&record.value).unwrap();
+        (token.id, token.name)
+    });
+    let admin_tokens: BTreeMap<u64, String> = admin_tokens.collect();
+    let names = objects.values().flat_map(|object| object.uniques.clone());
+    let names = names.chain(admin_tokens.values().map(|name| admin_name(name)));
+    let uniques = named(store, Kind::Unique, names.map(String::into_bytes)).await.into_iter();
     let uniques = uniques.map(|(key, record)| {
         let entry = String::from_utf8(key.id.to_vec()).unwrap();
         (entry, u64::from_be_bytes(record.value.as_ref().try_into().unwrap()))
     });
+    let hashes = objects.values().flat_map(|object| {
+        let current = object.links.token.as_ref().map(|token| unhex(&token.hash));
+        current.into_iter().chain(object.links.previous.as_ref().map(|old| unhex(&old.hash)))
+    });
+    let tokens = named(store, Kind::Token, hashes).await.into_iter();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let tokens =
+        tokens.map(|(key, r)| (hex(&key.id), serde_json::from_slice(&r.value).unwrap())).collect();
     let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
     let members = all(store, Kind::Member).await.into_iter().map(|(key, _)| {
         assert_eq!(key.id.len(), 18);
         (key.id[0], number(&key.id[1..9]), key.id[9], number(&key.id[10..]))
-    });
-    let admin_tokens = all(store, Kind::AdminToken).await.into_iter().map(|(_, record)| {
-        let token: AdminToken = serde_json::from_slice(&record.value).unwrap();
-        (token.id, token.name)
     });
     let mut whole = Whole {
         objects,
         tokens,
         uniques: uniques.collect(),
         members: members.collect(),
-        admin_tokens: admin_tokens.collect(),
+        admin_tokens,
         faults: Vec::new(),
     };
     whole.check_uniques();
@@ -69,6 +76,32 @@ async fn all(store: &impl RecordStore, kind: Kind) -> Vec<(RecordKey, Record)> {
     let page = store.list(kind, &[], None, 1_000_000).await.unwrap();
     assert!(!page.more);
     page.records
+}
+
+/// Records that are looked up by name. Not every store lists them: one that does not cannot tell
+/// of any that nobody knows.
+async fn named(
+    store: &impl RecordStore,
+    kind: Kind,
+    ids: impl Iterator<Item = Vec<u8>>,
+) -> Vec<(RecordKey, Record)> {
+    let listed = all(store, kind).await;
+    assert!(!kind.is_listed());
+    if !listed.is_empty() {
+        return listed;
+    }
+    let keys: Vec<_> = ids.map(|id| RecordKey { kind, id: id.into() }).collect();
+    let found = store.get_all(&keys).await.unwrap();
+    keys.into_iter().zip(found).filter_map(|(key, record)| Some((key, record?))).collect()
+}
+
+fn admin_name(name: &str) -> String {
+    format!("{}/name/0/{name}", Kind::AdminToken as u8)
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
 impl Whole {
@@ -87,7 +120,7 @@ impl Whole {
             let kind: u8 = entry.split('/').next().unwrap().parse().unwrap();
             let held = if kind == Kind::AdminToken as u8 {
                 let name = self.admin_tokens.get(&id);
-                name.is_some_and(|name| entry == format!("{kind}/name/0/{name}"))
+                name.is_some_and(|name| entry == admin_name(name))
             } else {
                 self.objects.get(&(kind, id)).is_some_and(|object| object.uniques.contains(&entry))
             };
@@ -100,7 +133,7 @@ impl Whole {
             }
         }
         for (id, name) in self.admin_tokens.clone() {
-            let entry = format!("{}/name/0/{name}", Kind::AdminToken as u8);
+            let entry = admin_name(&name);
             let held = self.uniques.get(&entry) == Some(&id);
             self.fault(held, || format!("admin token {id} has its name for itself alone"));
         }
