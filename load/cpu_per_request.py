@@ -9,7 +9,8 @@ Everything is on loopback and stops by itself. A round with one failed request i
     python3 load/cpu_per_request.py [rounds] [seconds] [name=binary ...]
 
 With binaries, those are measured against each other, before and after a change, say, and only
-what passes through them.
+what passes through them. Many short rounds (25 of 1 s) tell more on a noisy machine: the ratios are of
+neighbours in time.
 """
 
 import re
@@ -38,7 +39,8 @@ def measure(pid, url, others=()):
     if "Non-2xx" in out or "Socket errors" in out:
         return None, out
     requests = int(re.search(r"(\d+) requests in", out).group(1))
-    p99 = re.search(r"99%\s+(\S+)", out).group(1)
+    p99, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
+    p99 = float(p99) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
     return (used / requests * 1e6, requests / SECONDS, p99, used_others / requests * 1e6), out
 
 
@@ -74,9 +76,9 @@ def main():
     print(f"# {machine()}; {ROUNDS} rounds of {SECONDS} s")
     with Servers() as servers:
         up = servers.upstream("1")
-        cases = [case for name, binary in BINARIES.items()
-                 for case in passing(name, servers.gateway(name, up, "0", binary=binary))]
-        cases = cases or one_binary(servers, up)
+        binaries = [passing(name, servers.gateway(name, up, "0", binary=binary))
+                    for name, binary in BINARIES.items()]
+        cases = [case for kind in zip(*binaries) for case in kind] or one_binary(servers, up)
         results = {name: [] for name, *_ in cases}
         for round_ in range(ROUNDS):
             # Every other round in the other direction: no case always follows the same one.
@@ -92,8 +94,13 @@ def main():
             server = statistics.median(row[3] for row in rows)
             print(f"{name:42} {statistics.median(cpu):6.1f} us/request "
                   f"(min {cpu[0]:.1f}, max {cpu[-1]:.1f}), {rate:7.0f} requests/s, "
-                  f"p99 {', '.join(row[2] for row in rows)}"
+                  f"p99 {statistics.median(row[2] for row in rows):.2f} ms"
                   + (f"; redis-server {server:.2f} us/request" if server else ""))
+        for first, *others in zip(*binaries):
+            for other in others:
+                pairs = zip(results[first[0]], results[other[0]])
+                low, middle, high = statistics.quantiles(b[0] / a[0] for a, b in pairs)
+                print(f"{other[0]:42} x{middle:.3f} of {first[0]} (quartiles x{low:.3f}, x{high:.3f})")
 
 
 if __name__ == "__main__":

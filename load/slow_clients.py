@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What 1,000 slow clients of each of slowhttptest's kinds cost a good one: the p99 of its steady 1,000
-requests/s beside them, and while they are at another server, since the tool costs processor time, too, in
-medians of several rounds; and the gateway's memory.
+requests/s alone, beside them, and while they are at another server, since the tool costs processor time,
+too, in medians of several rounds; and the gateway's memory.
 
 Needs nginx and slowhttptest (Debian packages of those names), chrt, and target/release/turnpike. The gateway
 has one thread on core 0, as the other server; the upstream and the good client share core 1, and the slow
@@ -52,17 +52,22 @@ def beside(good, address, options, path):
 
 
 def round_of(gateway, other, good, name, options, path):
-    """The good client's p99 beside slow ones of a kind, in multiples of that while they are elsewhere."""
+    """The good client's p99 beside slow ones of a kind, in multiples of that without any, and of that
+    while they are elsewhere."""
     pid = gateway.process.pid
-    usual, count, failed, _ = beside(good, other, options, path)
+    time.sleep(3)  # Those of the kind before have left.
+    alone = good.during(lambda: time.sleep(SECONDS / 2))[0]
+    elsewhere, _, failed, _ = beside(good, other, options, path)
     rss = memory_kib(pid, "VmRSS")
     with open(f"/proc/{pid}/clear_refs", "w") as f:
         f.write("5")  # The peak begins anew.
-    p99, count_beside, failed_beside, ended = beside(good, gateway.proxy, options, path)
-    print(f"{name:24} p99 {usual:.2f} ms ({count} requests), beside them {p99:.2f} ms ({count_beside}), "
-          f"x{p99 / usual:.2f}{', FAILED REQUESTS' * bool(failed or failed_beside)}; memory {rss / 1024:.1f} "
-          f"MiB, at most {memory_kib(pid, 'VmHWM') / 1024:.1f}; the slow ones: {ended}", flush=True)
-    return p99 / usual
+    p99, count, failed_beside, ended = beside(good, gateway.proxy, options, path)
+    failed += failed_beside + alone["failed"]
+    ratios = p99 / alone["p99_ms"], p99 / elsewhere
+    print(f"{name:24} p99 {alone['p99_ms']:.2f} ms, with them elsewhere {elsewhere:.2f}, beside them {p99:.2f} "
+          f"({count} requests), x{ratios[0]:.2f} and x{ratios[1]:.2f}{', FAILED REQUESTS' * bool(failed)}; memory "
+          f"{rss / 1024:.1f} MiB, at most {memory_kib(pid, 'VmHWM') / 1024:.1f}; the slow ones: {ended}", flush=True)
+    return ratios
 
 
 def main():
@@ -88,7 +93,9 @@ def main():
             for name, options, path in KINDS:
                 ratios[name].append(round_of(gateway, other, good, name, options, path))
         for name, seen in ratios.items():
-            print(f"{name:24} p99 beside them, median of {ROUNDS} rounds: x{statistics.median(seen):.2f}")
+            alone, elsewhere = (statistics.median(ratios) for ratios in zip(*seen))
+            print(f"{name:24} p99 beside them, median of {ROUNDS} rounds: x{alone:.2f} of that without any, "
+                  f"x{elsewhere:.2f} of that with them elsewhere")
         good.end()
         print("cut off, by reason:", {
             reason: gateway.metric(f'turnpike_clients_cut_off_total{{reason="{reason}"}}')

@@ -168,7 +168,7 @@ pub struct Page {
 
 /// Keeps records. The contract:
 ///
-/// 1. A commit is atomic and durable: all writes or none, also through a crash.
+/// 1. A commit is atomic and durable: all writes or none, also through a crash. Its keys differ.
 /// 2. A commit's generation is above that of every commit before it.
 /// 3. Reads see every commit that was answered before they began.
 /// 4. A list ascends by id and is cut at `limit`. Only kinds that [`Kind::is_listed`] have one.

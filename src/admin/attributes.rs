@@ -65,6 +65,12 @@ impl Operation for Make {
         let mut faults = Faults::default();
         let new = NewAttribute::read(&mut Fields::of(call.members()?, &mut faults));
         let known = &before.links.attributes;
+        // Made by a request that broke off before all tokens had it: it comes again.
+        if let Some(at) = known.iter().position(|one| is_broken_off(&before, one, &new)) {
+            let mut after = before.clone();
+            save(state, txn, &before, &mut after).await?;
+            return Ok(told(StatusCode::CREATED, &after, after.links.attributes.get(at)));
+        }
         if known.iter().any(|one| one.identifier == new.identifier) {
             faults.add("Identifier", "is already in use");
         }
@@ -117,12 +123,23 @@ impl Operation for Change {
 impl Operation for Remove {
     async fn run(state: &AdminState, txn: &mut Txn<'_>, call: &Call) -> Result<Answer, Refusal> {
         let before = find::<User>(txn, call, StatusCode::NOT_FOUND).await?;
-        let at = position(&before, call, StatusCode::NOT_FOUND)?;
         let mut after = before.clone();
-        after.links.attributes.remove(at);
+        match position(&before, call, StatusCode::NOT_FOUND) {
+            Ok(at) => drop(after.links.attributes.remove(at)),
+            // It may have been deleted by a request that broke off before all tokens lost it.
+            Err(_gone) if before.links.unsettled.is_some() => {}
+            Err(gone) => return Err(gone),
+        }
         save(state, txn, &before, &mut after).await?;
         Ok(Answer::done(named(&after)))
     }
+}
+
+/// Whether a request that made this attribute may have broken off.
+fn is_broken_off(user: &Stored, made: &Attribute, new: &NewAttribute) -> bool {
+    user.links.unsettled.is_some()
+        && (&made.identifier, &made.name, &made.value) == (&new.identifier, &new.name, &new.value)
+        && (made.in_metadata, made.fixed) == (new.in_metadata, new.fixed)
 }
 
 /// Which of a user's attributes the path names.
@@ -141,6 +158,7 @@ async fn save(
 ) -> Result<(), StoreError> {
     let now = state.clock.unix();
     after.updated_ms = now.0;
+    txn.rest.goes_on = true;
     // What gateways enforce is written by what is stored.
     txn.save(Kind::User, Some(before), after).await?;
     let mut room = room(txn);

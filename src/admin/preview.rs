@@ -7,7 +7,7 @@ use super::AdminState;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
 use super::crud::{Operation, Writable, refuse};
-use super::draft::Draft;
+use super::draft::{Draft, new_cid};
 use super::explain::metadata;
 use super::keys::{enforced, token_of};
 use super::txn::Txn;
@@ -71,13 +71,11 @@ async fn draft(
     secrets::discard(&mut body, Credential::SECRETS);
     let given = body.get("KeyID").is_some_and(|key| !key.is_null());
     let token_type = if given { "AUTH_TOKEN_CUSTOM" } else { "AUTH_TOKEN_STANDARD" };
-    for (name, usual) in [
-        ("Type", "CREDENTIAL_TYPE_TYK_MANAGED"),
-        ("AuthTokenType", token_type),
-        ("Alias", "preview"),
-    ] {
+    for (name, usual) in [("Type", "CREDENTIAL_TYPE_TYK_MANAGED"), ("AuthTokenType", token_type)] {
         body.entry(name).or_insert_with(|| usual.into());
     }
+    // One that nobody has.
+    body.entry("Alias").or_insert_with(|| new_cid(state.clock.unix()).into());
     let mut draft = Draft::new(state, None, Stored::default());
     let mut faults = std::mem::take(&mut draft.faults);
     let mut fields = Fields::of(body, &mut faults);
@@ -139,9 +137,10 @@ fn api(id: &ApiId, by: &ApiGrant, opened: &Opened) -> Value {
             })
             .collect(),
     };
-    let endpoints = by.endpoints.iter().zip(&opened.endpoints).map(|(named, limited)| {
+    let endpoints = opened.endpoints.iter().filter_map(|limited| {
+        let named = by.endpoints.get(limited.at)?;
         let limits: Value = limited.limits.iter().map(promised).collect();
-        json!({ "path": &*named.path, "method": &*named.method, "limits": limits })
+        Some(json!({ "path": &*named.path, "method": &*named.method, "limits": limits }))
     });
     json!({
         "api": id.as_str(),

@@ -71,7 +71,7 @@ impl Repeat {
     /// Whether the answer to a request with this left to do is kept. What is not done to its end is
     /// done again when it comes again; what a request made waits for the next edit of it.
     pub(crate) fn keeps(&self, rest: &Rest) -> bool {
-        *rest == Rest::default() || (self.makes && !rest.again)
+        !rest.again && (rest.settle.is_empty() || (self.makes && !rest.goes_on))
     }
 
     /// The answer that was given to the request before, if it was.

@@ -33,6 +33,8 @@ pub(crate) struct Rest {
     pub(crate) settle: Vec<Unsettled>,
     /// The request is to be done once more: there is more to delete.
     pub(crate) again: bool,
+    /// What is to be settled was there before the request, which goes on when it comes again.
+    pub(crate) goes_on: bool,
 }
 
 /// An app or a user that was moved, and whose tokens say otherwise yet; a team or a catalogue that

@@ -45,7 +45,8 @@ pub(super) fn credential(value: &[u8]) -> Result<(Credential, u64), String> {
     };
     credential.tags.extend(record.tags.iter().map(|tag| Arc::from(tag.as_str())));
     // Of two of one name the credential's own counts.
-    for (name, value) in record.attributes.iter().chain(&record.metadata) {
+    let own = record.attributes.iter().chain(&record.metadata);
+    for (name, value) in own.filter(|(name, _)| !TIES.contains(&name.as_str())) {
         let text = MetaValue(value.to_string().into());
         credential.metadata.insert(Arc::from(name.as_str()), text);
     }

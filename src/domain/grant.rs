@@ -68,6 +68,8 @@ pub struct Opened {
 /// An endpoint with a rate of its own.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
+    /// Which of the merged endpoints it is: one that cannot be read is left out.
+    pub at: usize,
     pattern: Pattern,
     methods: Methods,
     /// Its rate, and the API's quotas.
@@ -197,7 +199,7 @@ impl Compiler<'_> {
             Setting::Limited(rate) => Some(self.rate(own_scope(&grant.rate_counter), rate)),
             Setting::Unset | Setting::Unlimited => None,
         };
-        let endpoints = grant.endpoints.iter().filter_map(|endpoint| {
+        let endpoints = grant.endpoints.iter().enumerate().filter_map(|(at, endpoint)| {
             let pattern = self.pattern(endpoint.syntax, &endpoint.path)?;
             let methods = self.methods([endpoint.method.as_ref()])?;
             let rate = match endpoint.rate {
@@ -210,7 +212,7 @@ impl Compiler<'_> {
                 Setting::Unset => rate.clone(),
             };
             let limits = rate.into_iter().chain(quota.clone()).collect();
-            Some(Endpoint { pattern, methods, limits })
+            Some(Endpoint { at, pattern, methods, limits })
         });
         let endpoints = endpoints.collect();
         let costs = self.merged.extras.costs.iter();

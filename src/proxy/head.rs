@@ -204,10 +204,10 @@ pub(super) fn unify(parts: &mut http::request::Parts) {
 /// Takes off what concerns one connection only: first what `Connection` names. It is done before
 /// anything else is read, so that no header counts here and is missing upstream.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Mostly it says what is taken off anyway, or is no header.
+    // Mostly it says what is taken off anyway.
     let further = |name: &&[u8]| {
         let said = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
-        !name.eq_ignore_ascii_case(b"close") && !HOP_BY_HOP.names.iter().any(said)
+        !HOP_BY_HOP.names.iter().any(said)
     };
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)

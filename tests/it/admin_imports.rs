@@ -155,11 +155,11 @@ async fn a_token_a_hash_and_the_portals_own_way_give_the_same_record() {
 async fn amazons_key_file_is_imported_as_it_is() {
     let admin = Admin::start().await;
     let (plan, product, app) = admin.furnish().await;
-    let text = "Name,key,description,Enabled,usageplanIds\n\
-        MyFirstApiKey,apikey1234abcdefghij0123456789,An imported key,TRUE,c7y23b\n\
-        Second,apikey1234abcdefghij0123456780,,false,\"c7y23b\"\n\
-        Third,apikey1234abcdefghij0123456781,,,\"c7y23b,glvrsr\"\n\
-        Fourth,apikey1234abcdefghij0123456782,,,nobody\n";
+    let text = "Name,key,description,Enabled,usageplanIds,Colour\n\
+        MyFirstApiKey,apikey1234abcdefghij0123456789,An imported key,TRUE,c7y23b,red\n\
+        Second,apikey1234abcdefghij0123456780,,false,\"c7y23b\",\n\
+        Third,apikey1234abcdefghij0123456781,,,\"c7y23b,glvrsr\",\n\
+        Fourth,apikey1234abcdefghij0123456782,,,nobody,\n";
     let uri = format!(
         "/v1/imports?wait=60&app={app}&map.plan.c7y23b={plan}&map.products.c7y23b=invoices\
          &map.plan.glvrsr=99&map.products.glvrsr={product}"
@@ -168,6 +168,7 @@ async fn amazons_key_file_is_imported_as_it_is() {
     let request = request.header("Content-Type", "text/csv").body(Body::from(text)).unwrap();
     let reply = admin.raw(request).await;
     assert_eq!(counts(&reply.json), [4, 2, 0, 0, 2], "{reply:?}");
+    assert_eq!(reply.json["Notes"], json!(["column 6 means nothing here"]));
     let codes: Vec<_> = errors(&admin, &reply.json).await;
     let codes: Vec<_> = codes.iter().map(|e| (e["line"].as_u64(), e["code"].as_str())).collect();
     assert_eq!(codes[0], (Some(4), Some("several_plans")));

@@ -327,3 +327,40 @@ async fn a_large_owner_half_moved_is_moved_again() {
 async fn a_large_owner_half_moved_is_moved_again_in_redis() {
     moved_again(Place::redis()).await;
 }
+
+/// Gives a user an attribute, and takes it away: each time the gateway is cut off in the middle, and
+/// the same request sees it through.
+async fn told_again(mut place: Place) {
+    let mut admin = place.open().await;
+    let (plan, product, _) = admin.furnish().await;
+    let large = Large::new(&admin, 1, (plan, product)).await;
+    let all = "/users/1/custom-attributes";
+    let new = json!({"Name": "tier", "Value": "gold", "AddToKeyMetadata": true});
+    for (method, path, body, told) in [
+        ("POST", all.to_owned(), new, Some(&json!("gold"))),
+        ("DELETE", format!("{all}/1"), Value::Null, None),
+    ] {
+        let begun = |record: Option<KeyRecord>| {
+            record.is_some_and(|record| record.attributes.get("tier") == told)
+        };
+        admin = place.cut(admin, (method, &path, &body), (&large.tokens[0], begun)).await;
+        admin.expect(if told.is_some() { 201 } else { 200 }, method, &path, body).await;
+        for token in &large.tokens {
+            let record = admin.token(token).await.unwrap();
+            assert_eq!(record.attributes.get("tier"), told, "{method}");
+        }
+    }
+    let left = admin.expect(200, "GET", all, Value::Null).await;
+    assert_eq!(left, json!([]));
+}
+
+#[tokio::test]
+async fn an_attribute_half_told_is_told_again() {
+    told_again(Place::embedded()).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn an_attribute_half_told_is_told_again_in_redis() {
+    told_again(Place::redis()).await;
+}

@@ -204,6 +204,8 @@ impl Job {
                 }
                 Ok(Some(Read::Failed(reason))) => return Err(Stop::File(reason)),
                 Ok(Some(Read::End(warnings))) => {
+                    // A commit on its way has its own copy of how the import stands.
+                    self.land().await?;
                     self.import.notes = warnings;
                     return Ok(());
                 }

@@ -21,20 +21,16 @@ local CHANGED_AT, GONE_AT = 7 + NEW, 7 + NEW + 2 * CHANGED
 -- Arguments of one command: unpacking has a limit of some 8,000.
 local STEP = 4000
 
--- Calls a command with a list of arguments, as often as it takes; the sum of what it answers.
+-- Calls a command with a list of arguments, as often as it takes.
 local function all(command, first, list)
-  local sum = 0
   for from = 1, #list, STEP do
     local till = math.min(from + STEP - 1, #list)
-    local answer
     if first then
-      answer = redis.call(command, first, unpack(list, from, till))
+      redis.call(command, first, unpack(list, from, till))
     else
-      answer = redis.call(command, unpack(list, from, till))
+      redis.call(command, unpack(list, from, till))
     end
-    sum = sum + (tonumber(answer) or 0)
   end
-  return sum
 end
 
 local function broken(n)
