@@ -11,6 +11,7 @@ use tower::ServiceExt;
 use crate::admin_imports::{counts, errors, line, until};
 use crate::admin_support::{Admin, SECRET, id};
 use crate::import_file::ImportFile;
+use crate::large_owners::{Place, on_every_store};
 
 fn start(admin: &Admin, text: impl Into<Body>) -> JoinHandle<Response> {
     let request = Request::post("/v1/imports?format=ndjson&wait=60s");
@@ -25,7 +26,8 @@ async fn rows(admin: &Admin, app: u64) -> usize {
 }
 
 /// The app that lines go to is edited all the while.
-async fn edited(admin: Admin) {
+async fn an_app_is_edited_while_lines_go_to_it(place: Place) {
+    let admin = place.open().await;
     let (plan, product, app) = admin.furnish().await;
     let file = ImportFile::new(3_000, app, plan, product);
     let running = start(&admin, file.text.clone());
@@ -57,7 +59,8 @@ async fn edited(admin: Admin) {
 }
 
 /// It is ended although a commit follows on another; what is applied is what is told.
-async fn ended(admin: Admin) {
+async fn an_import_is_ended_in_full_flow(place: Place) {
+    let admin = place.open().await;
     let (plan, product, app) = admin.furnish().await;
     let file = ImportFile::new(20_000, app, plan, product);
     let running = start(&admin, file.text.clone());
@@ -75,7 +78,8 @@ async fn ended(admin: Admin) {
 }
 
 /// Two imports into one app change it with every commit, and both come through.
-async fn beside_another(admin: Admin) {
+async fn two_imports_into_one_app_come_through(place: Place) {
+    let admin = place.open().await;
     let (plan, product, app) = admin.furnish().await;
     let text = |name: &str| -> String {
         let alias = |n: u32| format!("{name} {n}");
@@ -90,27 +94,8 @@ async fn beside_another(admin: Admin) {
     assert_eq!(rows(&admin, app).await, 3_000);
 }
 
-macro_rules! on_every_store {
-    ($($case:ident: $name:ident, $in_redis:ident;)*) => {
-        $(#[tokio::test]
-        async fn $name() {
-            $case(Admin::start().await).await;
-        }
-
-        #[cfg(feature = "redis")]
-        #[tokio::test]
-        async fn $in_redis() {
-            let server = crate::redis_server::RedisServer::start();
-            let store = turnpike::store::AnyStore::Redis(server.connect().await);
-            let clock = turnpike::clock::ManualClock::at(crate::admin_support::START);
-            let folder = tempfile::tempdir().unwrap();
-            $case(Admin::on(store, folder, std::sync::Arc::new(clock)).await).await;
-        })*
-    };
-}
-
 on_every_store! {
-    edited: an_app_is_edited_while_lines_go_to_it, an_app_is_edited_while_lines_go_to_it_in_redis;
-    ended: an_import_is_ended_in_full_flow, an_import_is_ended_in_full_flow_in_redis;
-    beside_another: two_imports_into_one_app_come_through, two_imports_into_one_app_come_through_in_redis;
+    an_app_is_edited_while_lines_go_to_it
+    an_import_is_ended_in_full_flow
+    two_imports_into_one_app_come_through
 }

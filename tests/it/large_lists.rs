@@ -7,7 +7,7 @@ use turnpike::store::{Expect, Kind, RecordKey, RecordStore, Write};
 use turnpike::wire::portal::stored::Stored;
 
 use crate::admin_support::{Admin, SECRET, id};
-use crate::large_owners::{Place, commits_are_small};
+use crate::large_owners::{Place, commits_are_small, on_every_store};
 use crate::whole::misfits;
 
 /// Users of the team, and products of the catalogue.
@@ -65,7 +65,7 @@ impl Crowd {
     }
 }
 
-async fn a_team_set_and_deleted(place: Place) {
+async fn a_large_team_is_set_and_deleted(place: Place) {
     let admin = place.open().await;
     let crowd = Crowd::new(&admin).await;
     let half = &crowd.users[..COUNT / 2];
@@ -103,19 +103,8 @@ async fn a_team_set_and_deleted(place: Place) {
     }
 }
 
-#[tokio::test]
-async fn a_large_team_is_set_and_deleted() {
-    a_team_set_and_deleted(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn a_large_team_is_set_and_deleted_in_redis() {
-    a_team_set_and_deleted(Place::redis()).await;
-}
-
 /// Half set, then set again: by the same list, and by an edit of something else.
-async fn a_team_half_set(mut place: Place) {
+async fn a_large_team_half_set_is_set_again(mut place: Place) {
     let mut admin = place.open().await;
     let crowd = Crowd::new(&admin).await;
     let (first, team) = (crowd.tokens[0].clone(), crowd.teams[1]);
@@ -132,17 +121,6 @@ async fn a_team_half_set(mut place: Place) {
     }
 }
 
-#[tokio::test]
-async fn a_large_team_half_set_is_set_again() {
-    a_team_half_set(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn a_large_team_half_set_is_set_again_in_redis() {
-    a_team_half_set(Place::redis()).await;
-}
-
 /// Products as they lie in the store: making them one by one takes long.
 async fn products(admin: &Admin) -> Vec<u64> {
     let ids: Vec<u64> = (1_000..1_000 + COUNT as u64).collect();
@@ -157,7 +135,7 @@ async fn products(admin: &Admin) -> Vec<u64> {
     ids
 }
 
-async fn a_catalogue_set_and_deleted(place: Place) {
+async fn a_large_catalogue_is_set_and_deleted(place: Place) {
     let admin = place.open().await;
     let ids = products(&admin).await;
     let from = admin.catalog.store().generation().await.unwrap();
@@ -183,13 +161,8 @@ async fn a_catalogue_set_and_deleted(place: Place) {
     assert_eq!(admin.expect(200, "GET", &last, Value::Null).await["Catalogues"], json!([]));
 }
 
-#[tokio::test]
-async fn a_large_catalogue_is_set_and_deleted() {
-    a_catalogue_set_and_deleted(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn a_large_catalogue_is_set_and_deleted_in_redis() {
-    a_catalogue_set_and_deleted(Place::redis()).await;
+on_every_store! {
+    a_large_team_is_set_and_deleted
+    a_large_team_half_set_is_set_again
+    a_large_catalogue_is_set_and_deleted
 }

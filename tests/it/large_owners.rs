@@ -20,6 +20,27 @@ use crate::redis_server::RedisServer;
 /// Credentials of the app: a dozen commits of the embedded store, four dozen of Redis.
 const COUNT: usize = 3_000;
 
+/// Runs each case on each store: a new store is one more module.
+macro_rules! on_every_store {
+    ($($case:ident)*) => {
+        mod on_embedded {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(crate::large_owners::Place::embedded()).await;
+            })*
+        }
+
+        #[cfg(feature = "redis")]
+        mod on_redis {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(crate::large_owners::Place::redis()).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_every_store;
+
 /// Where a gateway keeps what it knows: on a disk, or in Redis.
 pub(crate) struct Place {
     folder: tempfile::TempDir,
@@ -154,7 +175,7 @@ async fn names(admin: &Admin) -> Vec<RecordKey> {
 }
 
 /// Deletes an app, and a user with another: all tokens are unknown, and nothing is left of them.
-async fn deleted_whole(place: Place) {
+async fn a_large_app_and_a_large_user_are_deleted_whole(place: Place) {
     let admin = place.open().await;
     let (plan, product, _) = admin.furnish().await;
     let before = names(&admin).await;
@@ -205,20 +226,9 @@ pub(crate) async fn commits_are_small(
     assert!(records_max <= 64 * 9 + 9, "{records_max} records in a commit");
 }
 
-#[tokio::test]
-async fn a_large_app_and_a_large_user_are_deleted_whole() {
-    deleted_whole(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn a_large_app_and_a_large_user_are_deleted_whole_from_redis() {
-    deleted_whole(Place::redis()).await;
-}
-
 /// Deletes an app; the gateway is cut off in the middle: what is left is still an app, and the same
 /// request deletes it.
-async fn deleted_again(mut place: Place) {
+async fn a_large_app_half_deleted_is_deleted_again(mut place: Place) {
     let admin = place.open().await;
     let (plan, product, _) = admin.furnish().await;
     let before = admin.records().await;
@@ -236,19 +246,8 @@ async fn deleted_again(mut place: Place) {
     assert_eq!(admin.records().await, before);
 }
 
-#[tokio::test]
-async fn a_large_app_half_deleted_is_deleted_again() {
-    deleted_again(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn a_large_app_half_deleted_is_deleted_again_from_redis() {
-    deleted_again(Place::redis()).await;
-}
-
 /// Adds a credential to an app that is being deleted: it goes, too.
-async fn deleted_with_what_comes(place: Place) {
+async fn what_is_added_to_an_app_while_it_is_deleted_goes_with_it(place: Place) {
     let admin = place.open().await;
     let (plan, product, _) = admin.furnish().await;
     let before = names(&admin).await;
@@ -263,20 +262,9 @@ async fn deleted_with_what_comes(place: Place) {
     assert_eq!(names(&admin).await, before);
 }
 
-#[tokio::test]
-async fn what_is_added_to_an_app_while_it_is_deleted_goes_with_it() {
-    deleted_with_what_comes(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn what_is_added_to_an_app_while_it_is_deleted_goes_with_it_from_redis() {
-    deleted_with_what_comes(Place::redis()).await;
-}
-
 /// Moves an app, then its user, then everybody of an organisation: each time the gateway is cut off
 /// in the middle, and the same request goes on.
-async fn moved_again(mut place: Place) {
+async fn a_large_owner_half_moved_is_moved_again(mut place: Place) {
     let admin = place.open().await;
     let (plan, product, _) = admin.furnish().await;
     let mut made = Vec::new();
@@ -317,20 +305,9 @@ async fn moved_again(mut place: Place) {
     assert_eq!(left["Users"], json!([]), "it left when its tokens had");
 }
 
-#[tokio::test]
-async fn a_large_owner_half_moved_is_moved_again() {
-    moved_again(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn a_large_owner_half_moved_is_moved_again_in_redis() {
-    moved_again(Place::redis()).await;
-}
-
 /// Gives a user an attribute, and takes it away: each time the gateway is cut off in the middle, and
 /// the same request sees it through.
-async fn told_again(mut place: Place) {
+async fn an_attribute_half_told_is_told_again(mut place: Place) {
     let mut admin = place.open().await;
     let (plan, product, _) = admin.furnish().await;
     let large = Large::new(&admin, 1, (plan, product)).await;
@@ -354,13 +331,10 @@ async fn told_again(mut place: Place) {
     assert_eq!(left, json!([]));
 }
 
-#[tokio::test]
-async fn an_attribute_half_told_is_told_again() {
-    told_again(Place::embedded()).await;
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn an_attribute_half_told_is_told_again_in_redis() {
-    told_again(Place::redis()).await;
+on_every_store! {
+    a_large_app_and_a_large_user_are_deleted_whole
+    a_large_app_half_deleted_is_deleted_again
+    what_is_added_to_an_app_while_it_is_deleted_goes_with_it
+    a_large_owner_half_moved_is_moved_again
+    an_attribute_half_told_is_told_again
 }
