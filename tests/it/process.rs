@@ -264,7 +264,7 @@ impl Gateway {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Arc::new(Mutex::new(String::new()));
         let (into, mut from) = (Arc::clone(&stderr), BufReader::new(child.stderr.take().unwrap()));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut line = String::new();
             while from.read_line(&mut line).is_ok_and(|n| 0 < n) {
                 into.lock().push_str(&std::mem::take(&mut line));
@@ -274,6 +274,7 @@ impl Gateway {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         if line.is_empty() {
             let status = child.wait().unwrap();
+            reader.join().unwrap();
             return Err(format!("{status}: {}", stderr.lock()));
         }
         let bound: Value =
