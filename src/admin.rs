@@ -12,6 +12,7 @@ mod audit;
 mod auth;
 mod call;
 mod catalogues;
+mod cid;
 mod cluster;
 mod consumption;
 mod credentials;

@@ -92,6 +92,13 @@ impl Kind {
     pub const fn is_listed(self) -> bool {
         !matches!(self, Self::Token | Self::Unique)
     }
+
+    /// Whether a record of this kind is there or not, and says no more: its value is empty, its
+    /// generation means nothing, and a store may leave conditions on it aside.
+    #[must_use]
+    pub const fn is_bare(self) -> bool {
+        matches!(self, Self::Member)
+    }
 }
 
 /// The name of a record: its kind, and bytes that order as they list.
@@ -173,6 +180,7 @@ pub struct Page {
 /// 3. Reads see every commit that was answered before they began.
 /// 4. A list ascends by id and is cut at `limit`. Only kinds that [`Kind::is_listed`] have one.
 /// 5. Numbers from `next_id` never repeat, also through a crash.
+/// 6. Of a kind that [`Kind::is_bare`], a record is there or not, and a list is all there is to read.
 pub trait RecordStore: Send + Sync + 'static {
     /// Reads one record.
     fn get(

@@ -4,9 +4,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::Refusal;
+use super::cid::new_cid;
 use super::crud::{Resource, View, Writable, base};
-use super::draft::{Draft, new_cid};
-use super::txn::{Txn, cid_entry, kind_byte, name_entry};
+use super::draft::Draft;
+use super::txn::{Txn, kind_byte, name_entry};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::catalogue::Audience;
@@ -167,10 +168,8 @@ pub(crate) async fn set_audiences(
             Some(at) => known.remove(at),
             None => {
                 let id = txn.next_id(Kind::Audience).await?;
-                let cid = new_cid(UnixMs(catalogue.updated_ms));
+                let cid = new_cid(UnixMs(catalogue.updated_ms), id);
                 let mut made = Stored { id, cid, ..Stored::default() };
-                let entry = (!made.cid.is_empty()).then(|| cid_entry(Kind::Audience, &made.cid));
-                made.uniques.extend(entry);
                 (made.created_ms, made.updated_ms) = (catalogue.updated_ms, catalogue.updated_ms);
                 place(&mut made, catalogue.id, (organisation, team));
                 for owner in made.owners.clone() {

@@ -4,13 +4,14 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::answer::Refusal;
+use super::cid::new_cid;
 use super::crud::{Resource, View, Writable, base};
-use super::draft::{Draft, new_cid};
+use super::draft::Draft;
 use super::keys::{
     Keep, check_new, check_silence, close_pair, expiry, generate, open_pair, record, remove,
     shown_token, token_facts, token_of, write_token,
 };
-use super::txn::{Txn, cid_entry, kind_byte, name_entry};
+use super::txn::{Txn, kind_byte, name_entry};
 use crate::domain::seal::Reveal;
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, StoreError};
@@ -119,9 +120,6 @@ impl Writable for Credential {
     async fn check(&mut self, draft: &mut Draft<'_>, txn: &mut Txn<'_>) -> Result<(), StoreError> {
         let app = draft.after.links.parent.unwrap_or_default();
         draft.belong(Kind::App, app);
-        if let Some(request) = draft.after.links.request {
-            draft.belong(Kind::AccessRequest, request);
-        }
         draft.claim(txn, name_entry(Kind::Credential, app, &self.alias), "Alias").await?;
         let plan = self.check_rights(draft, txn).await?;
         self.check_secret(draft, txn).await?;
@@ -154,7 +152,6 @@ impl Writable for Credential {
             let request = txn.next_id(Kind::AccessRequest).await?;
             txn.save_new(Kind::AccessRequest, &approved(&draft.after, request));
             draft.after.links.request = Some(request);
-            draft.belong(Kind::AccessRequest, request);
             txn.save_new(Kind::Credential, &draft.after);
         }
         write_token(txn, &draft.after).await
@@ -251,15 +248,13 @@ pub(crate) async fn expiry_by_plan(
 
 /// The access request that a custom credential is the answer to.
 pub(crate) fn approved(credential: &Stored, id: u64) -> Stored {
-    let cid = new_cid(UnixMs(credential.created_ms));
+    let cid = new_cid(UnixMs(credential.created_ms), id);
     let mut request = Stored { id, cid, ..Stored::default() };
     request.members.insert("Status".to_owned(), "approved".into());
     request.links.parent = credential.links.parent;
     request.links.credential = Some(credential.id);
     let app = credential.links.parent.unwrap_or_default();
     request.owners.push((kind_byte(Kind::App), app));
-    let entry = (!request.cid.is_empty()).then(|| cid_entry(Kind::AccessRequest, &request.cid));
-    request.uniques.extend(entry);
     (request.created_ms, request.updated_ms) = (credential.created_ms, credential.updated_ms);
     request
 }

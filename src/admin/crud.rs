@@ -254,8 +254,7 @@ pub(crate) async fn store<'s, R: Writable>(
 
     draft.after.updated_ms = state.clock.unix().0;
     if creates {
-        draft.after.created_ms = draft.after.updated_ms;
-        draft.after.id = txn.next_id(R::KIND).await?;
+        draft.number(txn.next_id(R::KIND).await?);
     }
     draft.guard_owners(txn).await?;
     txn.save(R::KIND, draft.before.as_ref(), &draft.after).await?;
@@ -286,7 +285,7 @@ pub(crate) async fn objects(
     let mut found = Vec::new();
     if let Some(owner) = owner {
         let most = skip.saturating_add(rows);
-        let ids = txn.members(owner, kind, most).await?;
+        let ids = txn.belongings(owner, kind, most).await?;
         let ids = ids.get(skip..).unwrap_or_default();
         txn.prefetch(ids.iter().map(|id| RecordKey::number(kind, *id))).await?;
         for id in ids {

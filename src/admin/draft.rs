@@ -6,14 +6,12 @@ use serde_json::Value;
 
 use super::AdminState;
 use super::catalogues::find_all;
+use super::cid::new_cid;
 use super::txn::{Txn, cid_entry, kind_byte};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::fields::{ApiRef, Faults, Members, Ref, is_cid};
 use crate::wire::portal::stored::Stored;
-
-/// The length of the portal's own custom ids.
-const CID_LEN: usize = 27;
 
 /// An object between its body and the store.
 #[derive(Debug)]
@@ -36,16 +34,16 @@ impl<'s> Draft<'s> {
         Self { state, before, after, faults: Faults::default(), once: Members::new() }
     }
 
-    /// Takes the custom id out of a body. It is set once, when the object is made.
+    /// Takes the custom id out of a body. It is set once, when the object is made; who does not set
+    /// it gets one with the object's number.
     pub(crate) fn take_cid(&mut self, body: &mut Members) {
         let given = body.remove("CID");
         if self.before.is_some() {
             return;
         }
         self.after.cid = match given {
-            Some(Value::String(cid)) if is_cid(&cid) => cid,
-            Some(Value::String(cid)) if cid.is_empty() => new_cid(self.state.clock.unix()),
-            None | Some(Value::Null) => new_cid(self.state.clock.unix()),
+            Some(Value::String(cid)) if is_cid(&cid) || cid.is_empty() => cid,
+            None | Some(Value::Null) => String::new(),
             Some(
                 Value::String(_)
                 | Value::Bool(_)
@@ -59,17 +57,32 @@ impl<'s> Draft<'s> {
         };
     }
 
+    /// Gives a new object, made now, its number, and a custom id that says it unless it has one.
+    pub(crate) fn number(&mut self, id: u64) {
+        self.after.id = id;
+        self.after.created_ms = self.after.updated_ms;
+        if self.after.cid.is_empty() {
+            self.after.cid = new_cid(UnixMs(self.after.created_ms), id);
+        }
+    }
+
     /// Makes the custom id this object's.
     pub(crate) async fn claim_cid(
         &mut self,
         txn: &mut Txn<'_>,
         kind: Kind,
     ) -> Result<(), StoreError> {
-        if self.after.cid.is_empty() {
-            return Ok(());
+        let cid = self.after.cid.as_str();
+        let entry = cid_entry(kind, cid);
+        if let Some(before) = &self.before {
+            self.after.uniques.extend(before.uniques.contains(&entry).then_some(entry));
+        } else if !cid.is_empty() {
+            match txn.resolve(kind, &Ref::Cid(cid.to_owned())).await? {
+                Some(_) => self.faults.add("CID", "is already in use"),
+                None => self.after.uniques.push(entry),
+            }
         }
-        let entry = cid_entry(kind, &self.after.cid);
-        self.claim(txn, entry, "CID").await
+        Ok(())
     }
 
     /// Makes a unique name this object's, unless it is another's.
@@ -163,66 +176,5 @@ impl<'s> Draft<'s> {
         for api in apis.into_iter().filter(|api| snapshot.api(&api.id).is_none()) {
             self.faults.add(&api.path, format_args!("{} does not exist", api.id));
         }
-    }
-}
-
-/// A custom id that looks like the portal's: 27 letters and digits.
-///
-/// It is a KSUID, seconds and then noise, whose first noise is the rest of the time: ids that are
-/// made together lie together, and an import that makes a hundred thousand touches few pages.
-pub(crate) fn new_cid(now: UnixMs) -> String {
-    /// As many as fit a word.
-    const DIGITS_AT_ONCE: usize = 5;
-    const POWER: u64 = 62_u64.pow(5);
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut noise = [0; 14];
-    // Without randomness there is no custom id: objects are also named by number.
-    if getrandom::fill(&mut noise).is_err() {
-        return String::new();
-    }
-    let seconds = u32::try_from((now.0 / 1_000).saturating_sub(KSUID_EPOCH_S)).unwrap_or(u32::MAX);
-    let ms = u16::try_from(now.0 % 1_000).unwrap_or_default();
-    let mut number = [0; 20];
-    let (head, tail) = number.split_at_mut(4);
-    let (middle, tail) = tail.split_at_mut(2);
-    head.copy_from_slice(&seconds.to_be_bytes());
-    middle.copy_from_slice(&ms.to_be_bytes());
-    tail.copy_from_slice(&noise);
-    let (words, _) = number.as_chunks();
-    let mut words: Vec<u32> = words.iter().map(|word| u32::from_be_bytes(*word)).collect();
-    let mut digits = [0; CID_LEN];
-    let mut rest = 0;
-    for (at, digit) in digits.iter_mut().rev().enumerate() {
-        if at % DIGITS_AT_ONCE == 0 {
-            // One step of dividing a long number by a power of 62.
-            rest = words.iter_mut().fold(0, |rest: u64, word| {
-                let part = rest << 32 | u64::from(*word);
-                *word = u32::try_from(part / POWER).unwrap_or_default();
-                part % POWER
-            });
-        }
-        let at = usize::try_from(rest % 62).unwrap_or_default();
-        rest /= 62;
-        *digit = DIGITS.get(at).copied().unwrap_or(b'0');
-    }
-    digits.iter().map(|digit| char::from(*digit)).collect()
-}
-
-/// Where the seconds of a KSUID begin (github.com/segmentio/ksuid): 2014-05-13 16:53:20 UTC.
-const KSUID_EPOCH_S: u64 = 1_400_000_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn custom_ids_are_27_digits_in_the_order_of_their_times() {
-        let at = [1, 1_400_000_000_000, 1_772_442_870_000, 1_772_442_870_001, 1_772_442_871_000];
-        let ids: Vec<_> = at.iter().map(|ms| new_cid(UnixMs(*ms))).collect();
-        assert!(ids.iter().all(|id| id.len() == 27 && is_cid(id)), "{ids:?}");
-        assert!(ids.get(1..).is_some_and(<[String]>::is_sorted), "{ids:?}");
-        assert_ne!(new_cid(UnixMs(5)), new_cid(UnixMs(5)));
-        // As other implementations of KSUIDs read it: the seconds are above.
-        assert!(ids.get(2).is_some_and(|id| id.starts_with("3A")), "{ids:?}");
     }
 }

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::AdminState;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
+use super::cid::new_cid;
 use super::crud::{Operation, Writable, refuse};
-use super::draft::{Draft, new_cid};
+use super::draft::Draft;
 use super::explain::metadata;
 use super::keys::{enforced, token_of};
 use super::txn::Txn;
@@ -75,7 +76,7 @@ async fn draft(
         body.entry(name).or_insert_with(|| usual.into());
     }
     // One that nobody has.
-    body.entry("Alias").or_insert_with(|| new_cid(state.clock.unix()).into());
+    body.entry("Alias").or_insert_with(|| new_cid(state.clock.unix(), 0).into());
     let mut draft = Draft::new(state, None, Stored::default());
     let mut faults = std::mem::take(&mut draft.faults);
     let mut fields = Fields::of(body, &mut faults);

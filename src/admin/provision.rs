@@ -7,12 +7,13 @@ use super::AdminState;
 use super::answer::{Answer, Refusal};
 use super::call::Call;
 use super::catalogues::Viewer;
+use super::cid::new_cid;
 use super::credentials::expiry_by_plan;
 use super::crud::{Operation, find, refuse};
-use super::draft::{Draft, new_cid};
+use super::draft::Draft;
 use super::keys::{Keep, generate, token_facts, write_token};
 use super::requests::AccessRequest;
-use super::txn::{Txn, cid_entry, kind_byte, name_entry};
+use super::txn::{Txn, kind_byte, name_entry};
 use crate::domain::seal::Reveal;
 use crate::domain::time::UnixMs;
 use crate::domain::token::Token;
@@ -60,13 +61,12 @@ impl Operation for Provision {
         }
 
         let mut request = draft.after;
-        (request.id, request.cid) = (txn.next_id(Kind::AccessRequest).await?, new_cid(now));
+        request.id = txn.next_id(Kind::AccessRequest).await?;
+        request.cid = new_cid(now, request.id);
         (request.created_ms, request.updated_ms) = (now.0, now.0);
         request.links.parent = Some(app.id);
         request.links.target = target.as_ref().map(|credential| credential.id);
         request.owners.push((kind_byte(Kind::App), app.id));
-        let entry = (!request.cid.is_empty()).then(|| cid_entry(Kind::AccessRequest, &request.cid));
-        request.uniques.extend(entry);
         txn.guard(RecordKey::number(Kind::App, app.id)).await?;
         let auto = plan.is_some_and(|plan| plan.flag("AutoApproveAccessRequests"));
         request.members.insert("ProvisionImmediately".to_owned(), auto.into());
@@ -349,14 +349,12 @@ async fn issue(
     let id = txn.next_id(Kind::Credential).await?;
     let token = generate()?;
     let now = state.clock.unix();
-    let mut made = Stored { id, cid: new_cid(now), ..Stored::default() };
+    let mut made = Stored { id, cid: new_cid(now, id), ..Stored::default() };
     (made.created_ms, made.updated_ms) = (request.updated_ms, request.updated_ms);
     made.links.parent = Some(app);
     made.links.request = Some(request.id);
     made.links.token = Some(token_facts(txn.catalog().pepper(), &token, Keep::Sealed)?);
     made.owners.push((kind_byte(Kind::App), app));
-    made.owners.push((kind_byte(Kind::AccessRequest), request.id));
-    made.uniques.extend((!made.cid.is_empty()).then(|| cid_entry(Kind::Credential, &made.cid)));
     let (alias, entry) = alias(txn, request, app, id).await?;
     made.uniques.push(entry);
     let members = &mut made.members;
@@ -393,7 +391,7 @@ async fn alias(
         if !wanted.is_empty() {
             return Err(refuse("Alias is already in use"));
         }
-        name = format!("Credential {id} {}", new_cid(UnixMs(request.updated_ms)));
+        name = format!("Credential {id} {}", new_cid(UnixMs(request.updated_ms), id));
         entry = name_entry(Kind::Credential, app, &name);
     }
     Ok((name, entry))

@@ -1,9 +1,9 @@
 //! What a fresh store holds: organisation 1 with its default team, user 1, and catalogue 1.
 
-use super::draft::new_cid;
+use super::cid::new_cid;
 use super::organisations::{DEFAULT_ORGANISATION, default_team};
 use super::people::place;
-use super::txn::{Txn, cid_entry, kind_byte, name_entry};
+use super::txn::{Txn, kind_byte, name_entry};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::store::{Kind, RecordKey, StoreError};
@@ -30,17 +30,16 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
         txn.next_id(kind).await?;
     }
     let now = clock.unix();
-    let object = |kind: Kind, entry: Option<String>, members: &[(&str, &str)]| {
-        let mut object = Stored { id: 1, cid: new_cid(now), ..Stored::default() };
+    let object = |entry: Option<String>, members: &[(&str, &str)]| {
+        let mut object = Stored { id: 1, cid: new_cid(now, 1), ..Stored::default() };
         (object.created_ms, object.updated_ms) = (now.0, now.0);
-        object.uniques.extend((!object.cid.is_empty()).then(|| cid_entry(kind, &object.cid)));
         object.uniques.extend(entry);
         for (name, value) in members {
             object.members.insert((*name).to_owned(), (*value).into());
         }
         object
     };
-    let mut organisation = object(Kind::Organisation, None, &[("Name", "Default organisation")]);
+    let mut organisation = object(None, &[("Name", "Default organisation")]);
     let team = default_team(&organisation, 1);
     organisation.links.default_team = Some(team.id);
     let email = "user@localhost";
@@ -51,7 +50,7 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
         ("Role", "consumer-admin"),
         ("Provider", "password"),
     ];
-    let mut user = object(Kind::User, Some(name_entry(Kind::User, 0, email)), &members);
+    let mut user = object(Some(name_entry(Kind::User, 0, email)), &members);
     user.members.insert("Active".to_owned(), true.into());
     user.members.insert("ResetPassword".to_owned(), false.into());
     for (kind, object) in [(Kind::Organisation, &organisation), (Kind::Team, &team)] {
@@ -66,7 +65,7 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
         ("VisibilityStatus", "Public"),
     ];
     let entry = name_entry(Kind::Catalogue, 0, "Public catalogue");
-    let catalogue = object(Kind::Catalogue, Some(entry), &members);
+    let catalogue = object(Some(entry), &members);
     txn.save_new(Kind::Catalogue, &catalogue);
     txn.put(done, Some(vec![1])).await?;
     // Not committed means that another gateway was faster, with the same.

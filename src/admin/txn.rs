@@ -6,6 +6,7 @@ mod ahead;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::cid::number_in;
 use super::steps::Rest;
 use crate::catalog::Catalog;
 use crate::store::{Committed, Expect, Kind, RecordKey, RecordStore, StoreError};
@@ -92,14 +93,14 @@ impl<'c> Txn<'c> {
         (seen.write, seen.object) = (Some(Some(value.into())), None);
     }
 
-    /// Reads many records at once.
+    /// Reads many records at once, but for those that are written unread.
     pub(crate) async fn prefetch(
         &mut self,
         keys: impl Iterator<Item = RecordKey>,
     ) -> Result<(), StoreError> {
         let mut unseen = Vec::new();
         for key in keys {
-            if self.seen.contains_key(&key) {
+            if key.kind.is_bare() || self.seen.contains_key(&key) {
                 continue;
             }
             match self.read_ahead(&key) {
@@ -114,14 +115,18 @@ impl<'c> Txn<'c> {
         Ok(())
     }
 
-    /// Writes a record (`None` deletes it), provided that it is still as this transaction read it.
+    /// Writes a record (`None` deletes it), provided that it is still as this transaction read it, where
+    /// that can be told.
     pub(crate) async fn put(
         &mut self,
         key: RecordKey,
         value: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
         if !self.seen.contains_key(&key) {
-            self.get(&key).await?;
+            match key.kind.is_bare() {
+                true => drop(self.seen.insert(key.clone(), Seen::read(Read::Unread))),
+                false => drop(self.get(&key).await?),
+            }
         }
         if let Some(seen) = self.seen.get_mut(&key) {
             (seen.write, seen.object) = (Some(value.map(Arc::from)), None);
@@ -177,7 +182,14 @@ impl<'c> Txn<'c> {
                 let value = self.get(&RecordKey::number(kind, *id)).await?;
                 Ok(value.map(|_| *id))
             }
-            Ref::Cid(cid) => self.unique(&cid_entry(kind, cid)).await,
+            Ref::Cid(cid) => {
+                if let Some(id) = number_in(cid)
+                    && self.shared(kind, id).await?.is_some_and(|object| object.cid == *cid)
+                {
+                    return Ok(Some(id));
+                }
+                self.unique(&cid_entry(kind, cid)).await
+            }
         }
     }
 
@@ -198,8 +210,30 @@ impl<'c> Txn<'c> {
         owner: (Kind, u64),
         member: (Kind, u64),
     ) -> Result<bool, StoreError> {
+        if let (Kind::AccessRequest, Kind::Credential) = (owner.0, member.0) {
+            return Ok(self.issued(owner.1).await? == Some(member.1));
+        }
         let key = member_key(kind_byte(owner.0), owner.1, member);
         Ok(self.get(&key).await?.is_some())
+    }
+
+    /// The numbers of objects of a kind that a path shows below another.
+    pub(crate) async fn belongings(
+        &mut self,
+        owner: (Kind, u64),
+        kind: Kind,
+        most: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        match owner {
+            (Kind::AccessRequest, request) => Ok(self.issued(request).await?.into_iter().collect()),
+            owner => self.members(owner, kind, most).await,
+        }
+    }
+
+    /// The credential that an access request brought: it names its one itself.
+    async fn issued(&mut self, request: u64) -> Result<Option<u64>, StoreError> {
+        let request = self.shared(Kind::AccessRequest, request).await?;
+        Ok(request.and_then(|request| request.links.credential))
     }
 
     /// The numbers of all objects of a kind that belong to one, as stored before this transaction.
@@ -238,7 +272,7 @@ impl<'c> Txn<'c> {
             self.put_new(RecordKey::bytes(Kind::Unique, entry), number.to_vec());
         }
         for owner in &object.owners {
-            self.put_new(member_key(owner.0, owner.1, (kind, object.id)), vec![1]);
+            self.put_new(member_key(owner.0, owner.1, (kind, object.id)), Vec::new());
         }
     }
 
@@ -265,7 +299,7 @@ impl<'c> Txn<'c> {
             self.put(member_key(gone.0, gone.1, (kind, after.id)), None).await?;
         }
         for new in after.owners.iter().filter(|owner| !before.owners.contains(owner)) {
-            self.put(member_key(new.0, new.1, (kind, after.id)), Some(vec![1])).await?;
+            self.put(member_key(new.0, new.1, (kind, after.id)), Some(Vec::new())).await?;
         }
         Ok(())
     }
@@ -307,6 +341,7 @@ impl<'c> Txn<'c> {
             let expect = match seen.read {
                 Read::Nothing if value.is_none() => continue,
                 Read::Nothing => Some(Expect::Absent),
+                Read::Unread => Some(Expect::Anything),
                 Read::Stored(record) => Some(Expect::Unchanged(record.generation)),
                 Read::Ahead(_) => None,
             };

@@ -203,6 +203,35 @@ async fn an_emptied_product_closes_its_tokens_and_a_refilled_one_opens_them_agai
 }
 
 #[tokio::test]
+async fn a_custom_id_made_here_names_its_object_and_cannot_be_taken() {
+    let gate = Gate::new().await;
+    let user = gate.ok(200, "GET", "/users/1", Value::Null).await["CID"].clone();
+    let app = gate.post("/apps", json!({"Name": "robot", "UserID": user})).await;
+    let mine = gate.ok(200, "GET", &format!("/apps/{app}"), Value::Null).await;
+    let named = format!("/apps/{}", mine["CID"].as_str().unwrap());
+    assert_eq!(gate.ok(200, "GET", &named, Value::Null).await, mine);
+    // An edit leaves it as it is; of another kind it names nothing.
+    gate.ok(200, "PUT", &named, json!({"Name": "other"})).await;
+    assert_eq!(gate.ok(200, "GET", &named, Value::Null).await["ID"], app);
+    let (status, _) = gate.call("GET", &named.replace("apps", "users"), Value::Null).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let twin = json!({"Name": "twin", "UserID": 1, "CID": mine["CID"]});
+    let (status, body) = gate.call("POST", "/apps", twin.clone()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(body.to_string().contains("CID is already in use"), "{body}");
+    // Who has the number in another way is not meant; what is gone leaves its name to others.
+    let other = format!(
+        "/apps/{}",
+        gate.ok(200, "GET", "/users/1", Value::Null).await["CID"].as_str().unwrap()
+    );
+    assert_eq!(gate.call("GET", &other, Value::Null).await.0, StatusCode::NOT_FOUND);
+    gate.ok(200, "DELETE", &named, Value::Null).await;
+    assert_eq!(gate.call("GET", &named, Value::Null).await.0, StatusCode::NOT_FOUND);
+    let heir = gate.post("/apps", twin).await;
+    assert_eq!(gate.ok(200, "GET", &named, Value::Null).await["ID"], heir);
+}
+
+#[tokio::test]
 async fn custom_ids_name_what_numbers_do() {
     let gate = Gate::new().await;
     let cid = |n: u32| format!("2cYQsTfnXzzzzzzzzzzzzzzzz{n:02}");

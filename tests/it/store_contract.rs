@@ -59,6 +59,7 @@ on_every_store! {
     racing_commits_lose_no_update
     lists_ascend_within_kind_and_prefix_and_page
     numbers_start_at_one_and_never_repeat
+    bare_records_are_there_or_not
     a_grant_counts_until_it_is_returned
     a_repeated_call_changes_nothing
     reading_changes_nothing
@@ -128,7 +129,7 @@ async fn a_conflict_leaves_nothing(store: Arc<AnyStore>) {
 
 /// Records 1: of hundreds of new records among old ones, all are there, or none.
 async fn many_new_records_are_there_or_none(store: Arc<AnyStore>) {
-    let member = |n: u32| RecordKey::bytes(Kind::Member, n.to_be_bytes());
+    let member = |n: u32| RecordKey::bytes(Kind::Audience, n.to_be_bytes());
     let token = |n: u32| RecordKey::bytes(Kind::Token, sha2::Sha256::digest(n.to_be_bytes()));
     let old: Vec<_> = (0..9).map(|n| put(&member(100 * n), Expect::Absent, b"old")).collect();
     let before = at(store.commit(old).await.unwrap());
@@ -142,14 +143,14 @@ async fn many_new_records_are_there_or_none(store: Arc<AnyStore>) {
         let conflict = writes.iter().position(|write| write.key == member(there));
         let conflict = Committed::Conflict(conflict.unwrap());
         assert_eq!(store.commit(writes).await.unwrap(), conflict);
-        let page = store.list(Kind::Member, b"", None, 1_000).await.unwrap();
+        let page = store.list(Kind::Audience, b"", None, 1_000).await.unwrap();
         assert_eq!(page.records.len(), 9);
         assert!(page.records.iter().all(|(_, record)| record.value.as_ref() == b"old"));
         assert_eq!(value(&store, &token(there)).await, None);
         assert_eq!(store.generation().await.unwrap(), before);
     }
     let after = at(store.commit(all(None)).await.unwrap());
-    let page = store.list(Kind::Member, b"", None, 1_000).await.unwrap();
+    let page = store.list(Kind::Audience, b"", None, 1_000).await.unwrap();
     assert_eq!(page.records.len(), 900);
     for (n, (key, record)) in (0..).zip(page.records) {
         assert_eq!(key, member(n));
@@ -211,17 +212,22 @@ async fn lists_ascend_within_kind_and_prefix_and_page(store: Arc<AnyStore>) {
     let ids = ["a/1", "a/2", "a/3", "a\u{7f}", "b/1", "a"];
     let mut writes: Vec<Write> = Vec::new();
     for id in ids {
-        writes.push(put(&RecordKey::bytes(Kind::Member, id), Expect::Absent, id.as_bytes()));
+        writes.push(put(&RecordKey::bytes(Kind::Audience, id), Expect::Absent, id.as_bytes()));
+        writes.push(put(&RecordKey::bytes(Kind::Member, id), Expect::Absent, b""));
         writes.push(put(&RecordKey::bytes(Kind::Unique, id), Expect::Absent, b"other"));
     }
     at(store.commit(writes).await.unwrap());
     let check = async |prefix: &str, after: Option<&str>, limit, expect: &[&str], more| {
         let after = after.map(str::as_bytes);
-        let page = store.list(Kind::Member, prefix.as_bytes(), after, limit).await.unwrap();
-        let got: Vec<&[u8]> = page.records.iter().map(|(key, _)| key.id.as_ref()).collect();
-        assert_eq!(got, expect.iter().map(|id| id.as_bytes()).collect::<Vec<_>>(), "{prefix}");
-        assert!(page.records.iter().all(|(key, record)| key.id == record.value));
-        assert_eq!(page.more, more, "{prefix} {after:?}");
+        for kind in [Kind::Audience, Kind::Member] {
+            let page = store.list(kind, prefix.as_bytes(), after, limit).await.unwrap();
+            let got: Vec<&[u8]> = page.records.iter().map(|(key, _)| key.id.as_ref()).collect();
+            assert_eq!(got, expect.iter().map(|id| id.as_bytes()).collect::<Vec<_>>(), "{prefix}");
+            let value =
+                |key: &RecordKey| if kind.is_bare() { Arc::from([]) } else { key.id.clone() };
+            assert!(page.records.iter().all(|(key, record)| value(key) == record.value));
+            assert_eq!(page.more, more, "{prefix} {after:?}");
+        }
     };
     check("", None, 9, &["a", "a/1", "a/2", "a/3", "a\u{7f}", "b/1"], false).await;
     check("a/", None, 9, &["a/1", "a/2", "a/3"], false).await;
@@ -233,6 +239,43 @@ async fn lists_ascend_within_kind_and_prefix_and_page(store: Arc<AnyStore>) {
     check("a/", Some("z"), 9, &[], false).await;
     check("c", None, 9, &[], false).await;
     check("", None, 0, &[], true).await;
+}
+
+/// Records 6: what is bare is there or not, whatever was there before.
+async fn bare_records_are_there_or_not(store: Arc<AnyStore>) {
+    let member = |n: u8| RecordKey::bytes(Kind::Member, [n]);
+    let write = |n: u8, value: Option<&[u8]>| Write {
+        key: member(n),
+        expect: Expect::Anything,
+        value: value.map(Into::into),
+    };
+    let app = RecordKey::number(Kind::App, 1);
+    let there = async || {
+        let keys = [member(1), app.clone(), member(2), member(3)];
+        let found = store.get_all(&keys).await.unwrap();
+        let bare = found.iter().flatten().filter(|record| record.value.is_empty()).count();
+        assert_eq!(bare, found.iter().flatten().count());
+        let found: Vec<_> = found.iter().map(Option::is_some).collect();
+        for (key, found) in keys.iter().zip(&found) {
+            assert_eq!(store.get(key).await.unwrap().is_some(), *found, "{key:?}");
+        }
+        let page = store.list(Kind::Member, &[], None, 9).await.unwrap();
+        assert_eq!(page.records.len(), found.iter().filter(|found| **found).count());
+        found
+    };
+    assert_eq!(there().await, [false; 4]);
+    let writes = vec![write(1, Some(b"")), write(2, Some(b"")), write(3, None)];
+    at(store.commit(writes).await.unwrap());
+    assert_eq!(there().await, [true, false, true, false]);
+    let writes = vec![write(1, Some(b"")), write(2, None), write(3, Some(b""))];
+    at(store.commit(writes).await.unwrap());
+    assert_eq!(there().await, [true, false, false, true]);
+    // They go with the rest of their commit.
+    let wrong = put(&app, Expect::Unchanged(Generation(1)), b"");
+    let writes = vec![write(1, None), write(2, Some(b"")), wrong];
+    assert_eq!(store.commit(writes).await.unwrap(), Committed::Conflict(2));
+    assert_eq!(there().await, [true, false, false, true]);
+    assert_eq!(store.get_all(&[member(3)]).await.unwrap().len(), 1);
 }
 
 /// Records 5, with several callers; kinds count apart.

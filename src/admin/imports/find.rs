@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::job::Pass;
+use crate::admin::cid::number_in;
 use crate::admin::txn::{Txn, cid_entry, name_entry};
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::imports::row::{AppNamed, Row, UserNamed};
@@ -102,7 +103,7 @@ pub(super) fn keys(row: &Row) -> Vec<RecordKey> {
         AppNamed::Id(text) => match Ref::parse(text) {
             Some(Ref::Id(id)) => keys.push(RecordKey::number(Kind::App, id)),
             Some(Ref::Cid(cid)) => {
-                keys.push(RecordKey::bytes(Kind::Unique, cid_entry(Kind::App, &cid)));
+                keys.extend(cid_keys(Kind::App, &cid));
             }
             None => {}
         },
@@ -119,25 +120,28 @@ fn user_key(user: &UserNamed) -> RecordKey {
     RecordKey::bytes(Kind::Unique, name_entry(Kind::User, 0, &user.email))
 }
 
+fn cid_keys(kind: Kind, cid: &str) -> impl Iterator<Item = RecordKey> {
+    let number = number_in(cid).map(|id| RecordKey::number(kind, id));
+    [RecordKey::bytes(Kind::Unique, cid_entry(kind, cid))].into_iter().chain(number)
+}
+
 fn named_keys(kind: Kind, text: &str) -> impl Iterator<Item = RecordKey> {
     let number = text.parse().ok().map(|id| RecordKey::number(kind, id));
-    let cid = is_cid(text).then(|| RecordKey::bytes(Kind::Unique, cid_entry(kind, text)));
+    let cid = is_cid(text).then(|| cid_keys(kind, text));
     let name = RecordKey::bytes(Kind::Unique, name_entry(kind, 0, text));
-    [number, cid, Some(name)].into_iter().flatten()
+    number.into_iter().chain(cid.into_iter().flatten()).chain([name])
 }
 
 /// The number of what a text names: a number, a custom id, or a name.
 async fn named(txn: &mut Txn<'_>, kind: Kind, text: &str) -> Result<Option<u64>, StoreError> {
-    for key in named_keys(kind, text) {
-        let Some(value) = txn.get(&key).await? else { continue };
-        if key.kind == kind {
-            return Ok(text.parse().ok());
-        }
-        if let Ok(id) = <[u8; 8]>::try_from(value.as_ref()) {
-            return Ok(Some(u64::from_be_bytes(id)));
-        }
+    let number = text.parse().ok().map(Ref::Id);
+    let named = number.or_else(|| is_cid(text).then(|| Ref::Cid(text.to_owned())));
+    if let Some(named) = named
+        && let Some(id) = txn.resolve(kind, &named).await?
+    {
+        return Ok(Some(id));
     }
-    Ok(None)
+    txn.unique(&name_entry(kind, 0, text)).await
 }
 
 /// Finds what a line names, or says all that is not there. `learnt` are apps of lines before it, which

@@ -9,11 +9,12 @@ use serde_json::Value;
 use super::batch::Batch;
 use super::find::{AppFound, Found, UserFound, applies};
 use crate::admin::answer::Refusal;
+use crate::admin::cid::new_cid;
 use crate::admin::credentials::{approved, expiry_by_plan};
 use crate::admin::crud;
-use crate::admin::draft::{Draft, new_cid};
+use crate::admin::draft::Draft;
 use crate::admin::keys::{hex, record, token_key, token_of, write_token};
-use crate::admin::txn::{Txn, cid_entry, kind_byte, name_entry};
+use crate::admin::txn::{Txn, kind_byte, name_entry};
 use crate::admin::{AdminState, tokens};
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
@@ -110,17 +111,15 @@ impl Batch<'_> {
         let store = self.job.state.catalog.store().clone();
         let id = self.job.numbers.take(&store, Kind::Credential).await?;
         let request = self.job.numbers.take(&store, Kind::AccessRequest).await?;
-        let mut after = Stored { id, cid: new_cid(now), ..Stored::default() };
+        let mut after = Stored { id, cid: new_cid(now, id), ..Stored::default() };
         (after.created_ms, after.updated_ms) = (now.0, now.0);
         after.members = members(row, found.plan, &found.products);
         if row.expires == Expiry::Absent {
             let ends = expiry_by_plan(txn, Some(found.plan), now).await?;
             after.members.extend(ends.map(|ends| ("Expires".to_owned(), ends.into())));
         }
-        after.uniques.push(cid_entry(Kind::Credential, &after.cid));
         after.uniques.push(name_entry(Kind::Credential, app, &row.alias));
         after.owners.push((kind_byte(Kind::App), app));
-        after.owners.push((kind_byte(Kind::AccessRequest), request));
         let token = TokenFacts { hash: hex(&row.hash), mask: row.mask.clone(), sealed: None };
         after.links.token = Some(token);
         after.links.parent = Some(app);

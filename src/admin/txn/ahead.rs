@@ -28,6 +28,8 @@ impl Ahead {
 #[derive(Debug)]
 pub(super) enum Read {
     Nothing,
+    /// Whatever was there.
+    Unread,
     Stored(Record),
     /// What a commit that is on its way leaves: it has no generation yet.
     Ahead(Arc<[u8]>),
@@ -37,7 +39,7 @@ impl Read {
     /// The value that was there.
     pub(super) fn value(&self) -> Option<&Arc<[u8]>> {
         match self {
-            Self::Nothing => None,
+            Self::Nothing | Self::Unread => None,
             Self::Stored(record) => Some(&record.value),
             Self::Ahead(value) => Some(value),
         }

@@ -33,6 +33,8 @@ impl<'w> Commit<'w> {
         let mut commit = Self { writes, new, changed, gone, indexes: BTreeMap::new() };
         for (at, Write { key, expect, value }) in writes.iter().enumerate() {
             match (value, expect) {
+                // The index says all there is to say.
+                _ if key.kind.is_bare() => {}
                 (Some(_), Expect::Absent) => commit.new.push(at),
                 (Some(_), Expect::Anything | Expect::Unchanged(_)) => commit.changed.push(at),
                 (None, _) => commit.gone.push(at),

@@ -8,7 +8,7 @@ use redis::Cmd;
 use crate::store::redis::commit::Commit;
 use crate::store::redis::keys::Keys;
 use crate::store::redis::link::Link;
-use crate::store::redis::script::Script;
+use crate::store::redis::script::{Answer, Script};
 use crate::store::{Committed, Generation, Kind, Page, Record, RecordKey, StoreError, Write};
 
 /// Records read by one script, of those that many are wanted of: some 100 KB, and well under a millisecond in which
@@ -26,6 +26,7 @@ pub(super) struct Records {
     feed_len: u64,
     commit: Script,
     get: Script,
+    has: Script,
     list: Script,
     next: Script,
 }
@@ -40,6 +41,7 @@ impl Records {
             feed_len,
             commit: Script::new(include_str!("commit.lua")),
             get: Script::new(include_str!("get.lua")),
+            has: Script::new(include_str!("has.lua")),
             list: Script::new(include_str!("list.lua")),
             next: Script::new(include_str!("next.lua")),
         }
@@ -54,9 +56,22 @@ impl Records {
         keys: &Keys,
         key: &RecordKey,
     ) -> Result<Option<Record>, StoreError> {
+        if key.kind.is_bare() {
+            return self.bare(keys, key).await;
+        }
         let name = keys.record(key.kind, &key.id);
         let mut answer = self.link.script(&self.get, &[name], self.deadline, |_| {}).await?;
         answer.bytes()?.map(|raw| record(&raw)).transpose()
+    }
+
+    /// A record that is there or not: its index tells.
+    async fn bare(&self, keys: &Keys, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        let arguments = |cmd: &mut Cmd| {
+            cmd.arg(key.id.as_ref());
+        };
+        let names = [keys.ids(key.kind)];
+        let mut answer = self.link.script(&self.has, &names, self.deadline, arguments).await?;
+        Ok(answer.bytes()?.map(|_score| bare()))
     }
 
     pub(super) async fn get_all(
@@ -66,11 +81,18 @@ impl Records {
     ) -> Result<Vec<Option<Record>>, StoreError> {
         let mut found = Vec::with_capacity(all.len());
         for some in all.chunks(LIST_STEP) {
-            let names: Vec<_> = some.iter().map(|key| keys.record(key.kind, &key.id)).collect();
-            let answer = self.link.script(&self.get, &names, self.deadline_long, |_| {});
-            let mut answer = answer.await?;
-            for _ in some {
-                found.push(answer.bytes()?.map(|raw| record(&raw)).transpose()?);
+            let whole = some.iter().filter(|key| !key.kind.is_bare());
+            let names: Vec<_> = whole.map(|key| keys.record(key.kind, &key.id)).collect();
+            let mut answer = Answer::default();
+            if !names.is_empty() {
+                let asked = self.link.script(&self.get, &names, self.deadline_long, |_| {});
+                answer = asked.await?;
+            }
+            for key in some {
+                found.push(match key.kind.is_bare() {
+                    true => self.bare(keys, key).await?,
+                    false => answer.bytes()?.map(|raw| record(&raw)).transpose()?,
+                });
             }
         }
         Ok(found)
@@ -84,7 +106,8 @@ impl Records {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let (prefix, after) = span;
-        let names = [keys.ids(kind), keys.records(kind)];
+        let mut names = vec![keys.ids(kind)];
+        names.extend((!kind.is_bare()).then(|| keys.records(kind)));
         let mut from = match after.filter(|after| prefix <= *after) {
             Some(after) => [b"(", after].concat(),
             None => [b"[", prefix].concat(),
@@ -101,15 +124,20 @@ impl Records {
             let ran = self.link.script(&self.list, &names, self.deadline_long, arguments).await;
             let (mut answer, mut found) = (ran?, 0_usize);
             while !answer.is_empty() {
-                let (id, raw) = (answer.bytes()?.unwrap_or_default(), answer.bytes()?);
+                let id = answer.bytes()?.unwrap_or_default();
+                let raw = if kind.is_bare() { None } else { answer.bytes()? };
                 found = found.saturating_add(1);
                 if page.records.len() == limit {
                     page.more = true;
                     return Ok(page);
                 }
                 from = [b"(", id.as_slice()].concat();
-                let raw = raw.ok_or(StoreError::Damaged { what: "an index of records" })?;
-                page.records.push((RecordKey { kind, id: id.into() }, record(&raw)?));
+                let record = match raw {
+                    Some(raw) => record(&raw)?,
+                    None if kind.is_bare() => bare(),
+                    None => return Err(StoreError::Damaged { what: "an index of records" }),
+                };
+                page.records.push((RecordKey { kind, id: id.into() }, record));
             }
             if found < count {
                 return Ok(page);
@@ -170,6 +198,11 @@ fn above(prefix: &[u8]) -> Vec<u8> {
         }
     }
     b"+".to_vec()
+}
+
+/// What there is of a record that is there or not.
+fn bare() -> Record {
+    Record { generation: Generation::default(), value: Arc::from([]) }
 }
 
 fn record(raw: &[u8]) -> Result<Record, StoreError> {

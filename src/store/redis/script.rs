@@ -67,7 +67,7 @@ async fn send(
 }
 
 /// What a script answered after its echo, taken from the front.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Answer(IntoIter<Value>);
 
 impl Answer {
