@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::domain::counter::ProcessId;
-use crate::domain::decision::{self, authorize};
+use crate::domain::decision;
 use crate::domain::denial::Denial;
 use crate::domain::grant::Defaults;
 use crate::domain::id::CredentialId;
@@ -23,6 +23,7 @@ use crate::store::{AnyStore, StoreError};
 
 mod again;
 mod carry;
+mod check;
 mod explain;
 mod failures;
 mod history;
@@ -327,14 +328,8 @@ impl Enforcer {
     async fn judge(&self, session: &Arc<Session>, facts: &Facts<'_>) -> Decision {
         let credential = Some(session.record.credential.id);
         let deny = |denial| Decision::Deny(Refusal { credential, ..Refusal::new(denial) });
-        let granted = match &session.outcome {
-            Ok(granted) => granted,
-            Err(denial) => return deny(*denial),
-        };
-        let expires = session.record.credential.expires;
-        let now = self.clock.unix();
-        let access = match authorize(&granted.grant, expires, &facts.request, now) {
-            Ok(access) => access,
+        let (granted, access) = match session.access(&facts.request, self.clock.unix()) {
+            Ok(found) => found,
             Err(denial) => return deny(denial),
         };
         let shadow = granted.grant.shadow || facts.request.api.shadow;

@@ -62,6 +62,7 @@ pub struct Metrics {
     connections_refused: IntCounter,
     cuts: IntCounterVec,
     under_way: IntGauge,
+    bodies_awaited: IntGauge,
     tls_reloads: IntCounterVec,
     reserves: IntCounterVec,
     reserve_seconds: HistogramVec,
@@ -136,6 +137,10 @@ impl Metrics {
             )?,
             cuts: counters(names::CUTS, "Clients cut off, by reason", &["reason"])?,
             under_way: gauge(names::UNDER_WAY, "Requests under way, refused ones too")?,
+            bodies_awaited: gauge(
+                names::BODIES_AWAITED,
+                "Of the requests under way, those whose body is waited for before they go upstream",
+            )?,
             tls_reloads: counters(
                 names::TLS_RELOADS,
                 "Changed certificates of listeners, by result",
@@ -197,6 +202,7 @@ impl Metrics {
             Box::new(self.connections_refused.clone()),
             Box::new(self.cuts.clone()),
             Box::new(self.under_way.clone()),
+            Box::new(self.bodies_awaited.clone()),
             Box::new(self.tls_reloads.clone()),
             Box::new(self.reserves.clone()),
             Box::new(self.reserve_seconds.clone()),
@@ -272,6 +278,12 @@ impl Metrics {
     #[must_use]
     pub fn under_way(&self) -> &IntGauge {
         &self.under_way
+    }
+
+    /// Of those, the ones whose body is waited for.
+    #[must_use]
+    pub fn bodies_awaited(&self) -> &IntGauge {
+        &self.bodies_awaited
     }
 
     /// Certificates had changed and were read again.

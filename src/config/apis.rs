@@ -20,6 +20,8 @@ pub(super) const DEFAULT_ORG: &str = "default";
 /// The slowest that a request's body may come, in bytes per second: that of Apache's
 /// `mod_reqtimeout`.
 const BODY_RATE_MIN: u64 = 500;
+/// The largest request body that is waited for, in bytes: nginx' and HAProxy's buffers of 16 KiB.
+const BODY_BUFFER_BYTES: u64 = 16 * 1024;
 /// What `https://` needs.
 const UPSTREAM_TLS: client_tls::Keys = client_tls::Keys {
     ca: "upstream_ca",
@@ -91,6 +93,7 @@ fn one(r: &mut Reader<'_>, folder: &Path) -> Option<Api> {
         limit_headers: r.flag("limit_headers", true),
         identity_headers: r.flag("identity_headers", false),
         body_bytes_max: r.number("body_bytes_max", 10 * 1024 * 1024, 0..=1 << 40),
+        body_buffer_bytes: r.number("body_buffer_bytes", BODY_BUFFER_BYTES, 0..=1 << 20),
         body_rate_min: r.number("body_rate_min", rate_min, 0..=1 << 30),
         upgrades,
         upstream_http,

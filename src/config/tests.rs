@@ -145,6 +145,7 @@ fn every_key_of_an_api_wrong_in_turn_is_named() {
         "identity_headers = 1",
         "body_bytes_max = -1",
         "body_rate_min = -1",
+        "body_buffer_bytes = 1048577",
         "http2 = 1",
         "upgrades = [\"h2c\"]",
         "upgrades = [\"HTTP/2.0\"]",

@@ -54,6 +54,9 @@ pub struct Api {
     pub identity_headers: bool,
     /// Largest request body, in bytes.
     pub body_bytes_max: u64,
+    /// A request's body of a known length up to this, in bytes, is waited for before an upstream is
+    /// asked; 0: none is.
+    pub body_buffer_bytes: u64,
     /// How fast a request's body has to come once it has been waited for, in all, as long as
     /// `timeouts.idle_ms`, in bytes per second; 0: as slowly as it likes.
     pub body_rate_min: u64,

@@ -1,6 +1,6 @@
 //! A request that goes upstream once more.
 
-use crate::domain::decision::{self, authorize};
+use crate::domain::decision;
 use crate::domain::policy::FailureMode;
 use crate::enforce::ledger::Charged;
 use crate::enforce::{Enforcer, Permit};
@@ -9,11 +9,8 @@ impl Enforcer {
     /// Charges a request that was admitted once more, because it goes upstream once more. Says
     /// whether it may: what plan or API let through over the limit is.
     pub async fn charge_again(&self, permit: &Permit, request: &decision::Request<'_>) -> bool {
-        let session = &permit.session;
-        let Ok(granted) = &session.outcome else { return false };
-        let expires = session.record.credential.expires;
-        let access = authorize(&granted.grant, expires, request, self.clock.unix());
-        let Ok(access) = access else { return false };
+        let found = permit.session.access(request, self.clock.unix());
+        let Ok((granted, access)) = found else { return false };
         let charges = granted.charges(&access);
         if charges.is_empty() || access.cost == 0 {
             return true;

@@ -6,12 +6,12 @@ use crate::catalog::Snapshot;
 use crate::clock::Clock;
 use crate::domain::api::Api;
 use crate::domain::credential::Credential;
-use crate::domain::decision::Access;
+use crate::domain::decision::{Access, Request, authorize};
 use crate::domain::denial::Denial;
 use crate::domain::grant::{Defaults, Grant, Limit, LimitSpec};
 use crate::domain::merge::{Merged, Mode};
 use crate::domain::reading::{LIMITS_MAX, LimitKind};
-use crate::domain::time::BootNs;
+use crate::domain::time::{BootNs, UnixMs};
 use crate::domain::token::TokenHash;
 use crate::enforce::history::Tally;
 use crate::enforce::in_flight::{InFlight, Places};
@@ -66,6 +66,17 @@ struct ApiCharges {
 }
 
 impl Session {
+    /// What a request of it may, limits aside.
+    pub(super) fn access(
+        &self,
+        request: &Request<'_>,
+        now: UnixMs,
+    ) -> Result<(&Granted, Access<'_>), Denial> {
+        let granted = self.outcome.as_ref().map_err(|denial| *denial)?;
+        let expires = self.record.credential.expires;
+        Ok((granted, authorize(&granted.grant, expires, request, now)?))
+    }
+
     /// Merges and compiles. A credential whose policies cannot be applied gets a denial.
     pub(super) fn compile(
         record: TokenRecord,

@@ -11,6 +11,7 @@ pub(super) const CONNECTIONS: &str = "turnpike_connections";
 pub(super) const CONNECTIONS_REFUSED: &str = "turnpike_connections_refused_total";
 pub(super) const CUTS: &str = "turnpike_clients_cut_off_total";
 pub(super) const UNDER_WAY: &str = "turnpike_requests_under_way";
+pub(super) const BODIES_AWAITED: &str = "turnpike_bodies_awaited";
 pub(super) const TLS_RELOADS: &str = "turnpike_tls_reloads_total";
 pub(super) const RESERVES: &str = "turnpike_store_reserves_total";
 pub(super) const RESERVE_SECONDS: &str = "turnpike_store_reserve_seconds";

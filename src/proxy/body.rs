@@ -7,16 +7,17 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use crate::domain::api::Api;
+use crate::domain::denial::{Denial, Malformed};
 use crate::proxy::downstream::Busy;
 use crate::proxy::downstream::streams::Flow;
-use crate::proxy::head;
-use crate::proxy::patience::{Pace, millis};
 use crate::proxy::record::Record;
 use crate::proxy::tunnel::Switched;
 use crate::proxy::upstream::Relay;
+
+mod request;
+
+pub(super) use request::RequestBody;
 
 /// Why a body was broken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +37,19 @@ pub(super) enum BodyFault {
     /// The upstream went away, or its framing is broken.
     #[error("the answer's body is broken")]
     UpstreamBroken,
+}
+
+impl BodyFault {
+    /// Why a request is refused whose body broke off.
+    pub(super) fn denial(self) -> Denial {
+        match self {
+            Self::TooLarge => Denial::BodyTooLarge,
+            Self::Idle => Denial::BodyTimeout,
+            Self::Broken | Self::UpstreamIdle | Self::UpstreamBroken => {
+                Denial::BadRequest(Malformed::Syntax)
+            }
+        }
+    }
 }
 
 /// What becomes of a request's body, seen from outside.
@@ -71,6 +85,11 @@ impl Transfer {
         }
     }
 
+    fn end(&self) {
+        self.waits.store(false, Ordering::Relaxed);
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
     fn fail(&self, fault: BodyFault) -> BodyFault {
         let code = match fault {
             BodyFault::TooLarge => 1,
@@ -81,116 +100,6 @@ impl Transfer {
         self.waits.store(false, Ordering::Relaxed);
         self.fault.store(code, Ordering::Relaxed);
         fault
-    }
-}
-
-/// A request's body on its way upstream. Most have none, and all are moved about: what only a body
-/// needs lies elsewhere.
-#[derive(Debug)]
-pub(super) struct RequestBody {
-    coming: Option<Box<Coming>>,
-    transfer: Arc<Transfer>,
-    _busy: Option<Busy>,
-}
-
-/// What is still to come of a body.
-#[derive(Debug)]
-struct Coming {
-    inner: Incoming,
-    left: u64,
-    pace: Pace,
-}
-
-impl RequestBody {
-    /// No body.
-    pub(super) fn empty() -> Self {
-        let transfer = Arc::<Transfer>::default();
-        transfer.whole.store(true, Ordering::Relaxed);
-        Self { coming: None, transfer, _busy: None }
-    }
-
-    /// At most as large, and at least as fast, as the API has it.
-    pub(super) fn new(inner: Incoming, api: &Api, busy: Busy) -> Self {
-        let none = Self { _busy: Some(busy), ..Self::empty() };
-        if inner.is_end_stream() {
-            return none;
-        }
-        none.transfer.whole.store(false, Ordering::Relaxed);
-        let pace = Pace::new(millis(api.timeouts.idle_ms), api.body_rate_min);
-        let coming = Coming { inner, left: api.body_bytes_max, pace };
-        Self { coming: Some(Box::new(coming)), ..none }
-    }
-
-    pub(super) fn transfer(&self) -> Arc<Transfer> {
-        Arc::clone(&self.transfer)
-    }
-
-    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.coming = None;
-        self.transfer.waits.store(false, Ordering::Relaxed);
-        self.transfer.whole.store(true, Ordering::Relaxed);
-        Poll::Ready(None)
-    }
-
-    fn fail(&mut self, fault: BodyFault) -> BodyFault {
-        self.coming = None;
-        self.transfer.fail(fault)
-    }
-}
-
-impl Coming {
-    fn take(&mut self, data: Bytes, transfer: &Transfer) -> Result<Frame<Bytes>, BodyFault> {
-        transfer.waits.store(false, Ordering::Relaxed);
-        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        self.pace.came(len);
-        self.left = self.left.checked_sub(len).ok_or(BodyFault::TooLarge)?;
-        transfer.bytes.fetch_add(len, Ordering::Relaxed);
-        // Where the length is known, nobody asks for what comes after the last piece.
-        transfer.whole.store(self.inner.is_end_stream(), Ordering::Relaxed);
-        Ok(Frame::data(data))
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyFault;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let this = self.get_mut();
-        let Some(coming) = &mut this.coming else { return Poll::Ready(None) };
-        match Pin::new(&mut coming.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => {
-                    let taken = coming.take(data, &this.transfer);
-                    Poll::Ready(Some(taken.map_err(|fault| this.fail(fault))))
-                }
-                Err(frame) => {
-                    let trailers = frame.into_trailers().ok().and_then(head::trailers);
-                    let end = this.end();
-                    trailers.map_or(end, |left| Poll::Ready(Some(Ok(Frame::trailers(left)))))
-                }
-            },
-            Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(%error, "a request's body broke off");
-                Poll::Ready(Some(Err(this.fail(BodyFault::Broken))))
-            }
-            Poll::Ready(None) => this.end(),
-            Poll::Pending => {
-                this.transfer.waits.store(true, Ordering::Relaxed);
-                coming.pace.poll(cx).map(|()| Some(Err(this.fail(BodyFault::Idle))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.coming.as_ref().is_none_or(|coming| coming.inner.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.coming.as_ref().map_or(SizeHint::with_exact(0), |coming| coming.inner.size_hint())
     }
 }
 

@@ -2,13 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, Version};
-use http_body::Body;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::domain::api::{Auth, Preflight, exchange};
@@ -16,7 +13,7 @@ use crate::domain::decision;
 use crate::domain::denial::{Denial, Malformed};
 use crate::domain::path::{Ambiguous, EncodedSlash, normalise};
 use crate::enforce::{Decision, Facts, Permit, Refusal};
-use crate::proxy::body::{AnswerBody, Content};
+use crate::proxy::body::{AnswerBody, Content, RequestBody};
 use crate::proxy::connection;
 use crate::proxy::credentials::Places;
 use crate::proxy::downstream::streams::Flow;
@@ -33,11 +30,7 @@ use crate::proxy::respond::{self, X_REQUEST_ID};
 use crate::proxy::rules;
 use crate::proxy::tunnel::Tunnel;
 
-/// A refused request's body is read to its end up to this size, in bytes, so that the connection
-/// can go on.
-const DRAIN_BYTES_MAX: u64 = 64 * 1024;
-/// And for so long: it mostly came together with the head.
-const DRAIN_MAX: Duration = Duration::from_millis(50);
+mod intake;
 
 /// When a client may come back to a gateway that has too much to do, in milliseconds.
 const OVERLOADED_RETRY_MS: u64 = 1_000;
@@ -67,7 +60,9 @@ pub(super) struct Call<'a> {
     pub(super) client: &'a Client,
     pub(super) record: Box<Record>,
     pub(super) busy: Busy,
-    pub(super) body: Option<Incoming>,
+    body: Option<Incoming>,
+    /// The same, once it was begun to be read before it goes upstream.
+    taken: Option<RequestBody>,
     /// What a trusted proxy says of its client.
     pub(super) forwarded: Option<Forwarded>,
     /// The version of HTTP it came in.
@@ -119,6 +114,7 @@ pub(super) async fn serve(
         upgrade: head::upgrade(parts, &body),
         takes_trailers: head::takes_trailers(&parts.headers),
         body: Some(body),
+        taken: None,
         length: None,
         limit_headers: false,
         origin: None,
@@ -177,9 +173,10 @@ impl Call<'_> {
 
     async fn answer(&mut self, parts: &mut Parts) -> Result<Response<Content>, Box<Refusal>> {
         let state = &self.engine.state;
-        if state.config.requests_max < state.metrics.under_way().get() {
-            let retry_ms = Some(OVERLOADED_RETRY_MS);
-            return Err(Box::new(Refusal { retry_ms, ..Refusal::new(Denial::Overloaded) }));
+        // Those whose body is waited for are bounded apart: they could keep all others out.
+        let waiting = state.metrics.bodies_awaited().get();
+        if state.config.requests_max < state.metrics.under_way().get().saturating_sub(waiting) {
+            return Err(overloaded());
         }
         let Framing { host, length } =
             head::check(parts, &state.config, self.client.https).map_err(refusal)?;
@@ -269,6 +266,7 @@ impl Call<'_> {
     }
 
     async fn decide(&mut self, facts: &Facts<'_>) -> Result<Permit, Box<Refusal>> {
+        self.whole(facts.request.api, Some(facts)).await?;
         match self.engine.state.enforcer.decide(facts).await {
             Decision::Admit(mut permit) => {
                 self.record.admitted(&mut permit);
@@ -285,6 +283,7 @@ impl Call<'_> {
         headers: &mut HeaderMap,
         permit: Option<&Permit>,
     ) -> Result<Response<Content>, Box<Refusal>> {
+        self.whole(&outgoing.published.api, None).await?;
         head::remove_spoofable(headers);
         forward::introduce(headers, self, outgoing.host);
         if let Some(permit) = permit.filter(|_| outgoing.published.api.identity_headers) {
@@ -330,31 +329,6 @@ impl Call<'_> {
         }
         response
     }
-
-    /// Reads what is left of a refused request's body. Says whether all of it was read: the
-    /// connection has to close otherwise.
-    async fn drain(&mut self) -> bool {
-        let Some(body) = self.body.take() else {
-            // It went to an upstream, all of it or a part.
-            return self.record.took_all();
-        };
-        if body.is_end_stream() {
-            return true;
-        }
-        if self.expects || self.length.is_none_or(|length| DRAIN_BYTES_MAX < length) {
-            return false;
-        }
-        let read = async move {
-            let mut body = body;
-            while let Some(frame) = body.frame().await {
-                if frame.is_err() {
-                    return false;
-                }
-            }
-            true
-        };
-        tokio::time::timeout(DRAIN_MAX, read).await.unwrap_or(false)
-    }
 }
 
 /// An answer of the gateway's own, as a response.
@@ -370,6 +344,11 @@ pub(super) fn own((status, headers, body): respond::Answer) -> Response<Content>
 /// size along.
 pub(super) fn refusal(denial: Denial) -> Box<Refusal> {
     Box::new(Refusal::new(denial))
+}
+
+fn overloaded() -> Box<Refusal> {
+    let retry_ms = Some(OVERLOADED_RETRY_MS);
+    Box::new(Refusal { retry_ms, ..Refusal::new(Denial::Overloaded) })
 }
 
 fn ambiguous(why: Ambiguous) -> Box<Refusal> {

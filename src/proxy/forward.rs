@@ -14,11 +14,11 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::domain::api::Timeouts;
-use crate::domain::denial::{Denial, Malformed};
+use crate::domain::denial::Denial;
 use crate::enforce::Permit;
 use crate::metrics::Attempt;
 use crate::proxy::answer;
-use crate::proxy::body::{BodyFault, Content, RequestBody, Transfer};
+use crate::proxy::body::{Content, RequestBody, Transfer};
 use crate::proxy::call::Call;
 use crate::proxy::forwarded::{FORWARDED_FOR, FORWARDED_PROTO};
 use crate::proxy::patience::millis;
@@ -121,12 +121,11 @@ pub(super) async fn send(
     let published = outgoing.published;
     let api = &published.api;
     let idle = millis(api.timeouts.idle_ms);
-    let incoming = call.body.take().ok_or(Denial::Internal)?;
-    frame(headers, &incoming);
+    let body = call.take_body(api).ok_or(Denial::Internal)?;
+    frame(headers, &body);
     let credential = permit.map(Permit::credential);
     let choice = published.choice(headers, call.ip(), credential);
-    let spare = Spare::of(method, headers, &incoming, &api.upstream.retry);
-    let body = RequestBody::new(incoming, api, call.busy.clone());
+    let spare = Spare::of(method, headers, &body, &api.upstream.retry);
     let transfer = body.transfer();
     // It lies in one place, and is only lent: to move it about is dear.
     let mut slot = Some(request(method, std::mem::take(headers), body));
@@ -338,9 +337,7 @@ impl Exchange<'_> {
 
 fn denial(error: &UpstreamError, transfer: &Transfer) -> Denial {
     match (transfer.fault(), error) {
-        (Some(BodyFault::TooLarge), _) => Denial::BodyTooLarge,
-        (Some(BodyFault::Idle), _) => Denial::BodyTimeout,
-        (Some(_), _) => Denial::BadRequest(Malformed::Syntax),
+        (Some(fault), _) => fault.denial(),
         // It never gets here: it is charged anew, or refused.
         (None, UpstreamError::Late) => Denial::RateExceeded,
         (None, UpstreamError::Connect(_)) => Denial::UpstreamUnreachable,
@@ -350,7 +347,7 @@ fn denial(error: &UpstreamError, transfer: &Transfer) -> Denial {
 }
 
 /// One framing, whatever the client's was: a length that is known, or chunks.
-fn frame(headers: &mut HeaderMap, body: &Incoming) {
+fn frame(headers: &mut HeaderMap, body: &RequestBody) {
     if headers
         .get(EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))

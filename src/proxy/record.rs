@@ -40,6 +40,9 @@ pub(super) struct Record {
     transfer: Option<Arc<Transfer>>,
     bytes_in: u64,
     bytes_out: u64,
+    /// How long its body was waited for, and since when it is.
+    waited_ns: Option<u64>,
+    waits_since: Option<BootNs>,
     sent_at: Option<BootNs>,
     upstream_ns: Option<u64>,
     overhead_ns: Option<u64>,
@@ -75,6 +78,8 @@ impl Record {
             transfer: None,
             bytes_in: 0,
             bytes_out: 0,
+            waited_ns: None,
+            waits_since: None,
             sent_at: None,
             upstream_ns: None,
             overhead_ns: None,
@@ -100,6 +105,23 @@ impl Record {
         self.shadowed = permit.shadowed();
         self.away = permit.away();
         self.charged = permit.readings().when();
+    }
+
+    /// Its body is taken in before it goes anywhere.
+    pub(super) fn receiving(&mut self, transfer: Arc<Transfer>) {
+        self.transfer = Some(transfer);
+    }
+
+    /// There is nothing to do until its body has come.
+    pub(super) fn waits(&mut self) {
+        self.waits_since = Some(self.state.clock.boot());
+    }
+
+    /// Its body is there, or will not come.
+    pub(super) fn waited(&mut self) {
+        if let Some(since) = self.waits_since.take() {
+            self.waited_ns = Some(self.state.clock.boot().since_ns(since));
+        }
     }
 
     /// It goes to a target.
@@ -160,7 +182,8 @@ impl Record {
             (None, Some(sent_at)) => self.state.clock.boot().since_ns(sent_at),
             (upstream, _) => upstream.unwrap_or(0),
         };
-        self.state.clock.boot().since_ns(self.began).saturating_sub(upstream)
+        let elsewhere = upstream.saturating_add(self.waited_ns.unwrap_or(0));
+        self.state.clock.boot().since_ns(self.began).saturating_sub(elsewhere)
     }
 
     fn observe(&self, metrics: &ApiMetrics, status: u16, overhead_ns: u64) {
@@ -199,6 +222,7 @@ impl Record {
             bytes_in: self.transfer.as_ref().map_or(0, |transfer| transfer.bytes()) + self.bytes_in,
             bytes_out: self.bytes_out,
             overhead_us: overhead_ns / 1_000,
+            body_wait_ms: self.waited_ns.map(|ns| ns / 1_000_000),
             upstream_ms: self.upstream_ns.map(|ns| ns / 1_000_000),
             target: self.target,
             aborted: self.aborted,
@@ -210,6 +234,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.state.metrics.under_way().dec();
+        self.waited();
         if std::thread::panicking() {
             self.denial = Some(Denial::Internal);
             self.status = self.status.or(Some(StatusCode::INTERNAL_SERVER_ERROR));

@@ -63,6 +63,9 @@ pub struct AccessLine<'a> {
     pub bytes_out: u64,
     /// Time in the gateway up to the head of the answer, in microseconds.
     pub overhead_us: u64,
+    /// Time that the rest of a small body was waited for before anything else, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_wait_ms: Option<u64>,
     /// Time up to the head of the upstream's answer, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_ms: Option<u64>,

@@ -263,6 +263,7 @@ fn api(id: &str) -> Api {
         limit_headers: true,
         identity_headers: false,
         body_bytes_max: 1 << 20,
+        body_buffer_bytes: 0,
         body_rate_min: 0,
         upgrades: Vec::new(),
         upstream_http: Default::default(),

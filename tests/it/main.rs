@@ -201,6 +201,9 @@ mod proxy_exchange;
 /// Tokens, stripping, preflights, limit headers, refusals.
 mod proxy_auth;
 
+/// Small bodies are waited for, others stream.
+mod proxy_bodies;
+
 /// Deadlines, broken upstreams, clients that go away.
 mod proxy_failures;
 

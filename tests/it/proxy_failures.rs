@@ -110,8 +110,8 @@ async fn an_answer_that_stops_coming_is_cut_off() {
 #[tokio::test]
 async fn a_request_body_that_stops_coming_is_408_and_cut_upstream() {
     let mut upstream = Upstream::echo().await;
-    let gw =
-        Gateway::keyless(upstream.addr, "idle_timeout_ms = 50\nfirst_byte_timeout_ms = 20").await;
+    let keys = "idle_timeout_ms = 50\nfirst_byte_timeout_ms = 20\nbody_buffer_bytes = 0";
+    let gw = Gateway::keyless(upstream.addr, keys).await;
     let mut wire = Wire::connect(gw.addr).await;
     wire.send("POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\n123").await;
     let answer = wire.answer().await;
@@ -149,7 +149,7 @@ async fn a_client_that_goes_away_cancels_its_upstream_request() {
 #[tokio::test]
 async fn a_client_that_goes_away_in_its_body_leaves_no_whole_request() {
     let mut upstream = Upstream::echo().await;
-    let gw = Gateway::keyless(upstream.addr, "").await;
+    let gw = Gateway::keyless(upstream.addr, "body_buffer_bytes = 0").await;
     for framing in
         ["Content-Length: 10\r\n\r\n123", "Transfer-Encoding: chunked\r\n\r\n3\r\n123\r\n"]
     {

@@ -1,8 +1,7 @@
 //! A request that goes upstream once more, or later than it was charged for.
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
-use http_body::Body;
-use hyper::body::Incoming;
 
 use crate::domain::api::Retry;
 use crate::domain::decision;
@@ -13,10 +12,11 @@ use crate::proxy::call::Call;
 use crate::proxy::forward::Outgoing;
 use crate::proxy::published::Repeat;
 
-/// What a request without a body can be made from once more.
+/// What a request can be made from once more: one without a body, or with all of it there.
 pub(super) struct Spare {
     method: Method,
     headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Spare {
@@ -24,16 +24,17 @@ impl Spare {
     pub(super) fn of(
         method: &Method,
         headers: &HeaderMap,
-        body: &Incoming,
+        body: &RequestBody,
         retry: &Retry,
     ) -> Option<Self> {
         let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
-        let safe = retry.max != 0 && body.is_end_stream() && idempotent.contains(method);
-        safe.then(|| Self { method: method.clone(), headers: headers.clone() })
+        let safe = retry.max != 0 && idempotent.contains(method);
+        let body = body.spare().filter(|_| safe)?;
+        Some(Self { method: method.clone(), headers: headers.clone(), body })
     }
 
     pub(super) fn request(&self) -> Request<RequestBody> {
-        super::request(&self.method, self.headers.clone(), RequestBody::empty())
+        super::request(&self.method, self.headers.clone(), RequestBody::of(self.body.clone()))
     }
 }
 
