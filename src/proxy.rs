@@ -26,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -69,6 +70,10 @@ const CERTIFICATES: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that may wait to be accepted when the gateway stops: the kernel's own bound.
 const QUEUED_MAX: usize = 4_096;
+
+/// What the kernel takes of answers before their client has room for it, in bytes for each connection:
+/// from half of it on more is asked for. Without a bound it takes up to 4 MiB.
+const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// What the data plane works with. Shared as an `Arc`.
 #[derive(Debug)]
@@ -180,6 +185,10 @@ async fn accept(
     mut shutdown: watch::Receiver<bool>,
     drain: Duration,
 ) {
+    // Connections inherit it.
+    if let Err(error) = SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::warn!(%error, "what slow readers leave unsent is not bounded");
+    }
     let mut connections = JoinSet::new();
     let mut certificates = tokio::time::interval(CERTIFICATES);
     let stop = async {

@@ -1,7 +1,8 @@
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket};
 use turnpike::store::{Expect, Kind, RecordKey, Write};
 
 use crate::http2_client::{Http2, read};
@@ -209,4 +210,35 @@ async fn a_small_body_over_http2_is_waited_for_to_its_end() {
     assert_eq!(parts.status, 200);
     assert_eq!(read(body).await.unwrap().0, b"hello");
     assert_eq!(upstream.count(), 1);
+}
+
+/// What the kernel holds of a connection's answer, in bytes: the fifth field of its line.
+fn queued(from: std::net::SocketAddr, to: std::net::SocketAddr) -> usize {
+    let ends = format!(":{:04X} 0100007F:{:04X} ", from.port(), to.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().find(|line| line.contains(&ends)).expect("the connection");
+    let queues = line.split_whitespace().nth(4).unwrap();
+    usize::from_str_radix(queues.split_once(':').unwrap().0, 16).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_slow_reader_does_not_take_does_not_lie_in_the_kernel() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gw = Gateway::keyless(listener.local_addr().unwrap(), "").await;
+    // Whoever came before the gateway ran has not inherited the bound.
+    let _first = Wire::connect(gw.addr).await;
+    gw.until("turnpike_connections", 1).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut client = Wire::new(socket.connect(gw.addr).await.unwrap());
+    client.send("GET / HTTP/1.1\r\nHost: gw\r\n\r\n").await;
+    let mut upstream = Wire::new(listener.accept().await.unwrap().0);
+    upstream.head().await.unwrap();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").await;
+    let (piece, blocked) = (vec![b'x'; 1 << 20], std::time::Duration::from_millis(300));
+    while let Ok(wrote) = tokio::time::timeout(blocked, upstream.stream.write(&piece)).await {
+        wrote.unwrap();
+    }
+    let held = queued(gw.addr, client.stream.local_addr().unwrap());
+    assert!(0 < held && held < 512 * 1024, "{held} bytes");
 }
