@@ -4,9 +4,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::Refusal;
-use super::cid::new_cid;
 use super::crud::{Resource, View, Writable, base};
-use super::draft::Draft;
+use super::draft::{Draft, made};
 use super::txn::{Txn, kind_byte, name_entry};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
@@ -168,9 +167,7 @@ pub(crate) async fn set_audiences(
             Some(at) => known.remove(at),
             None => {
                 let id = txn.next_id(Kind::Audience).await?;
-                let cid = new_cid(UnixMs(catalogue.updated_ms), id);
-                let mut made = Stored { id, cid, ..Stored::default() };
-                (made.created_ms, made.updated_ms) = (catalogue.updated_ms, catalogue.updated_ms);
+                let mut made = made(id, UnixMs(catalogue.updated_ms));
                 place(&mut made, catalogue.id, (organisation, team));
                 for owner in made.owners.clone() {
                     guard(txn, owner).await?;

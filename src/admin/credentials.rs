@@ -4,9 +4,8 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::answer::Refusal;
-use super::cid::new_cid;
 use super::crud::{Resource, View, Writable, base};
-use super::draft::Draft;
+use super::draft::{Draft, made};
 use super::keys::{
     Keep, check_new, check_silence, close_pair, expiry, generate, open_pair, record, remove,
     shown_token, token_facts, token_of, write_token,
@@ -248,14 +247,12 @@ pub(crate) async fn expiry_by_plan(
 
 /// The access request that a custom credential is the answer to.
 pub(crate) fn approved(credential: &Stored, id: u64) -> Stored {
-    let cid = new_cid(UnixMs(credential.created_ms), id);
-    let mut request = Stored { id, cid, ..Stored::default() };
+    let mut request = made(id, UnixMs(credential.created_ms));
     request.members.insert("Status".to_owned(), "approved".into());
     request.links.parent = credential.links.parent;
     request.links.credential = Some(credential.id);
     let app = credential.links.parent.unwrap_or_default();
     request.owners.push((kind_byte(Kind::App), app));
-    (request.created_ms, request.updated_ms) = (credential.created_ms, credential.updated_ms);
     request
 }
 

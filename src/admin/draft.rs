@@ -178,3 +178,9 @@ impl<'s> Draft<'s> {
         }
     }
 }
+
+/// A new object with this number, made now, and nothing in it.
+pub(crate) fn made(id: u64, now: UnixMs) -> Stored {
+    let cid = new_cid(now, id);
+    Stored { id, cid, created_ms: now.0, updated_ms: now.0, ..Stored::default() }
+}

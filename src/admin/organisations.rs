@@ -4,9 +4,8 @@ use serde_json::{Value, json};
 
 use super::answer::Refusal;
 use super::audiences::erase_audiences;
-use super::cid::new_cid;
 use super::crud::{Resource, View, Writable, base, refuse};
-use super::draft::Draft;
+use super::draft::{Draft, made};
 use super::people::{INSIDE_MAX, place};
 use super::rosters;
 use super::steps::{move_tokens, room, stay_in_groups};
@@ -129,14 +128,12 @@ async fn send_home(
 
 /// The team that all users of an organisation are in who are in no other.
 pub(crate) fn default_team(organisation: &Stored, id: u64) -> Stored {
-    let cid = new_cid(UnixMs(organisation.created_ms), id);
-    let mut team = Stored { id, cid, ..Stored::default() };
+    let mut team = made(id, UnixMs(organisation.created_ms));
     let name = format!("{} All users", organisation.text("Name"));
     team.members.insert("Name".to_owned(), name.into());
     team.links.parent = Some(organisation.id);
     team.links.default_team = Some(id);
     team.owners.push((kind_byte(Kind::Organisation), organisation.id));
-    (team.created_ms, team.updated_ms) = (organisation.created_ms, organisation.updated_ms);
     team
 }
 

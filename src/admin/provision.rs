@@ -10,7 +10,7 @@ use super::catalogues::Viewer;
 use super::cid::new_cid;
 use super::credentials::expiry_by_plan;
 use super::crud::{Operation, find, refuse};
-use super::draft::Draft;
+use super::draft::{Draft, made};
 use super::keys::{Keep, generate, token_facts, write_token};
 use super::requests::AccessRequest;
 use super::txn::{Txn, kind_byte, name_entry};
@@ -349,8 +349,7 @@ async fn issue(
     let id = txn.next_id(Kind::Credential).await?;
     let token = generate()?;
     let now = state.clock.unix();
-    let mut made = Stored { id, cid: new_cid(now, id), ..Stored::default() };
-    (made.created_ms, made.updated_ms) = (request.updated_ms, request.updated_ms);
+    let mut made = made(id, UnixMs(request.updated_ms));
     made.links.parent = Some(app);
     made.links.request = Some(request.id);
     made.links.token = Some(token_facts(txn.catalog().pepper(), &token, Keep::Sealed)?);

@@ -1,13 +1,12 @@
 //! What a fresh store holds: organisation 1 with its default team, user 1, and catalogue 1.
 
-use super::cid::new_cid;
+use super::draft::made;
 use super::organisations::{DEFAULT_ORGANISATION, default_team};
 use super::people::place;
 use super::txn::{Txn, kind_byte, name_entry};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::store::{Kind, RecordKey, StoreError};
-use crate::wire::portal::stored::Stored;
 
 /// The record that says it is done, so that user 1 does not come back once deleted.
 const DONE: &str = "portal/seeded";
@@ -31,8 +30,7 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
     }
     let now = clock.unix();
     let object = |entry: Option<String>, members: &[(&str, &str)]| {
-        let mut object = Stored { id: 1, cid: new_cid(now, 1), ..Stored::default() };
-        (object.created_ms, object.updated_ms) = (now.0, now.0);
+        let mut object = made(1, now);
         object.uniques.extend(entry);
         for (name, value) in members {
             object.members.insert((*name).to_owned(), (*value).into());

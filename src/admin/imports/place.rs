@@ -9,10 +9,9 @@ use serde_json::Value;
 use super::batch::Batch;
 use super::find::{AppFound, Found, UserFound, applies};
 use crate::admin::answer::Refusal;
-use crate::admin::cid::new_cid;
 use crate::admin::credentials::{approved, expiry_by_plan};
 use crate::admin::crud;
-use crate::admin::draft::Draft;
+use crate::admin::draft::{Draft, made};
 use crate::admin::keys::{hex, record, token_key, token_of, write_token};
 use crate::admin::txn::{Txn, kind_byte, name_entry};
 use crate::admin::{AdminState, tokens};
@@ -111,8 +110,7 @@ impl Batch<'_> {
         let store = self.job.state.catalog.store().clone();
         let id = self.job.numbers.take(&store, Kind::Credential).await?;
         let request = self.job.numbers.take(&store, Kind::AccessRequest).await?;
-        let mut after = Stored { id, cid: new_cid(now, id), ..Stored::default() };
-        (after.created_ms, after.updated_ms) = (now.0, now.0);
+        let mut after = made(id, now);
         after.members = members(row, found.plan, &found.products);
         if row.expires == Expiry::Absent {
             let ends = expiry_by_plan(txn, Some(found.plan), now).await?;
