@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
+use foldhash::fast::RandomState;
+
 use crate::domain::path::{Ambiguous, EncodedSlash, PATH_LEN_MAX, normalise};
 
 #[cfg(test)]
@@ -36,7 +38,7 @@ pub struct Host(Box<str>);
 #[derive(Clone, Debug)]
 pub struct Router<T> {
     any_host: Node<T>,
-    hosts: HashMap<Box<str>, Node<T>>,
+    hosts: HashMap<Box<str>, Node<T>, RandomState>,
     count: usize,
 }
 
@@ -95,14 +97,14 @@ pub struct InvalidHost;
 #[derive(Clone, Debug)]
 struct Node<T> {
     value: Option<T>,
-    next: HashMap<Box<str>, Node<T>>,
+    next: HashMap<Box<str>, Node<T>, RandomState>,
 }
 
 impl<T> Router<T> {
     /// A router that finds nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self { any_host: Node::new(), hosts: HashMap::new(), count: 0 }
+        Self { any_host: Node::new(), hosts: HashMap::default(), count: 0 }
     }
 
     /// Adds a route; `None` is any host.
@@ -182,7 +184,7 @@ impl<T> Default for Router<T> {
 
 impl<T> Node<T> {
     fn new() -> Self {
-        Self { value: None, next: HashMap::new() }
+        Self { value: None, next: HashMap::default() }
     }
 
     /// Walks down the segments of a path, and remembers the last value on the way.

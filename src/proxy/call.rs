@@ -75,6 +75,8 @@ pub(super) struct Call<'a> {
     grpc: bool,
     /// On HTTP/2: how the answer gets on.
     flow: Option<Arc<Flow>>,
+    /// Whether it has any of the headers that few have.
+    pub(super) rare: bool,
     /// Whether the client waits to be told to go on before it sends its body.
     expects: bool,
     length: Option<u64>,
@@ -96,7 +98,8 @@ pub(super) async fn serve(
     if version == Version::HTTP_2 {
         head::unify(parts);
     }
-    let id = engine.ids.of(&parts.headers);
+    let rare = Some(&parts.headers).filter(|headers| head::has_rare(headers));
+    let id = engine.ids.of(rare);
     let trusted = &engine.state.config.trusted_proxies;
     let forwarded = client.trusted.then(|| forwarded::read(&parts.headers, client.ip, trusted));
     let ip = forwarded.as_ref().map_or(client.ip, |forwarded| forwarded.client);
@@ -109,10 +112,11 @@ pub(super) async fn serve(
         forwarded,
         version,
         flow,
-        expects: parts.headers.contains_key(EXPECT),
+        rare: rare.is_some(),
+        expects: rare.is_some_and(|headers| headers.contains_key(EXPECT)),
         grpc: version == Version::HTTP_2 && respond::is_grpc(&parts.headers),
-        upgrade: head::upgrade(parts, &body),
-        takes_trailers: head::takes_trailers(&parts.headers),
+        upgrade: rare.and_then(|_| head::upgrade(parts, &body)),
+        takes_trailers: rare.is_some_and(head::takes_trailers),
         body: Some(body),
         taken: None,
         length: None,
@@ -179,7 +183,7 @@ impl Call<'_> {
             return Err(overloaded());
         }
         let Framing { host, length } =
-            head::check(parts, &state.config, self.client.https).map_err(refusal)?;
+            head::check(parts, &state.config, self.client.https, self.rare).map_err(refusal)?;
         self.length = length;
         head::remove_hop_by_hop(&mut parts.headers);
         let uri = &parts.uri;
@@ -284,14 +288,6 @@ impl Call<'_> {
         permit: Option<&Permit>,
     ) -> Result<Response<Content>, Box<Refusal>> {
         self.whole(&outgoing.published.api, None).await?;
-        head::remove_spoofable(headers);
-        forward::introduce(headers, self, outgoing.host);
-        if let Some(permit) = permit.filter(|_| outgoing.published.api.identity_headers) {
-            forward::identify(headers, permit);
-        }
-        let rules = &outgoing.published.rules;
-        rules.introduce(headers, permit.and_then(Permit::metadata));
-        rules.request.apply(headers);
         let sent = forward::send(self, outgoing, method, headers, permit).await;
         let readings = permit.map(Permit::readings).filter(|_| self.limit_headers);
         let mut answered = match sent {

@@ -274,7 +274,7 @@ impl AsyncRead for ClientIo {
             Poll::Ready(Ok(())) => {
                 if before < buf.filled().len() && this.awaited == Awaited::FirstByte {
                     this.awaited = Awaited::Head;
-                    this.reading.start(this.spans.head);
+                    this.reading.rest();
                 }
                 Poll::Ready(Ok(()))
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, Version};
@@ -55,6 +56,15 @@ pub(super) struct Engine {
 
 /// A request id is twice as many hexadecimal digits: those of the process, and a number.
 const ID_HALF: usize = 16;
+
+/// The two halves of one.
+struct Digits([[u8; ID_HALF]; 2]);
+
+impl AsRef<[u8]> for Digits {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_flattened()
+    }
+}
 
 /// Makes request ids: unique, and without a system call each.
 #[derive(Debug)]
@@ -235,8 +245,8 @@ impl RequestIds {
     }
 
     /// The id that came with a request, if it is one and harmless, or a new one.
-    pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
-        let mut given = headers.get_all(X_REQUEST_ID).iter();
+    pub(super) fn of(&self, headers: Option<&HeaderMap>) -> HeaderValue {
+        let mut given = headers.into_iter().flat_map(|headers| headers.get_all(X_REQUEST_ID));
         match (given.next(), given.next()) {
             (Some(id), None) if is_harmless(id.as_bytes()) => id.clone(),
             _ => self.make(),
@@ -245,11 +255,9 @@ impl RequestIds {
 
     fn make(&self) -> HeaderValue {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut text = [0; 2 * ID_HALF];
-        for (at, digit) in text.iter_mut().zip(self.prefix.into_iter().chain(digits(n))) {
-            *at = digit;
-        }
-        let made = HeaderValue::from_bytes(&text);
+        // Of an array: a vector's bytes would be moved to one more allocation by the first clone.
+        let text = Bytes::from_owner(Digits([self.prefix, digits(n)]));
+        let made = HeaderValue::from_maybe_shared(text);
         made.unwrap_or_else(|_never| HeaderValue::from_static("0"))
     }
 }

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRAILER, TRANSFER_ENCODING, VIA};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
@@ -20,25 +17,19 @@ use crate::metrics::Attempt;
 use crate::proxy::answer;
 use crate::proxy::body::{Content, RequestBody, Transfer};
 use crate::proxy::call::Call;
-use crate::proxy::forwarded::{FORWARDED_FOR, FORWARDED_PROTO};
 use crate::proxy::patience::millis;
 use crate::proxy::peer::{Peer, Place};
 use crate::proxy::published::{Published, Repeat};
-use crate::proxy::respond::X_REQUEST_ID;
 use crate::proxy::tunnel::Switched;
 use crate::proxy::upstream::{self, Link, Pool, Relay, UpstreamError};
 
 mod again;
+mod prepare;
 #[cfg(test)]
 mod tests;
 
 use again::{Spare, charge_anew, repeat};
-
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const CREDENTIAL: HeaderName = HeaderName::from_static("x-turnpike-credential");
-const APP: HeaderName = HeaderName::from_static("x-turnpike-app");
-const USER: HeaderName = HeaderName::from_static("x-turnpike-user");
-const ORGANISATION: HeaderName = HeaderName::from_static("x-turnpike-organisation");
+use prepare::prepare;
 
 /// Headers that are added to a request, or to an answer, as long as an API adds none of its own.
 const ADDED_MAX: usize = 8;
@@ -64,49 +55,6 @@ pub(super) struct Outgoing<'a> {
     pub(super) query: Option<&'a str>,
 }
 
-/// Says who asks, and through whom. The client's own word on that was removed before; what a
-/// trusted proxy said of its client goes on.
-pub(super) fn introduce(headers: &mut HeaderMap, call: &Call<'_>, host: &HeaderValue) {
-    let scheme = HeaderValue::from_static(if call.client.https { "https" } else { "http" });
-    let (chain, proto) = match &call.forwarded {
-        Some(told) => (told.chain.clone(), told.proto.clone().unwrap_or(scheme)),
-        None => (call.client.forwarded_for.clone(), scheme),
-    };
-    // All at once: what grows is copied.
-    headers.reserve(ADDED_MAX);
-    headers.insert(FORWARDED_FOR, chain);
-    headers.insert(FORWARDED_PROTO, proto);
-    headers.insert(FORWARDED_HOST, host.clone());
-    headers.insert(X_REQUEST_ID, call.record.id.clone());
-    if let Some(via) = call.engine.via(call.version) {
-        headers.append(VIA, via.clone());
-    }
-    // What was said of the client's connection was removed; this is said of ours.
-    if let Some(wanted) = &call.upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, wanted.clone());
-    } else if call.takes_trailers {
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// Says whose request it is.
-pub(super) fn identify(headers: &mut HeaderMap, permit: &Permit) {
-    let owner = permit.owner();
-    headers.insert(CREDENTIAL, HeaderValue::from(permit.credential().0));
-    let named = [
-        (APP, owner.app.map(|id| id.0)),
-        (USER, owner.user.map(|id| id.0)),
-        (ORGANISATION, owner.consumer_org.map(|id| id.0)),
-    ];
-    for (name, id) in named {
-        if let Some(id) = id {
-            headers.insert(name, HeaderValue::from(id));
-        }
-    }
-}
-
 /// Sends a request to a target of its API, and to another where that does no harm.
 ///
 /// # Errors
@@ -122,10 +70,10 @@ pub(super) async fn send(
     let api = &published.api;
     let idle = millis(api.timeouts.idle_ms);
     let body = call.take_body(api).ok_or(Denial::Internal)?;
-    frame(headers, &body);
+    let spare = Spare::of(method, headers, &body, &api.upstream.retry);
+    prepare(headers, call, outgoing, permit, &body);
     let credential = permit.map(Permit::credential);
     let choice = published.choice(headers, call.ip(), credential);
-    let spare = Spare::of(method, headers, &body, &api.upstream.retry);
     let transfer = body.transfer();
     // It lies in one place, and is only lent: to move it about is dear.
     let mut slot = Some(request(method, std::mem::take(headers), body));
@@ -179,11 +127,11 @@ pub(super) async fn send(
         // itself is as good as it was.
         route.again = Some(at).filter(|_| failed.reused);
         let Some(spare) = spare.as_ref().filter(|_| failed.error.is_cut()) else { break };
-        repeating = Box::pin(repeat(call, outgoing, permit, spare)).await;
-        if repeating.is_none() {
+        let repeated = Box::pin(repeat(call, outgoing, permit, method, spare)).await;
+        (repeating, slot) = repeated.unzip();
+        if slot.is_none() {
             break;
         }
-        slot = Some(spare.request());
     }
     Err(failure)
 }
@@ -347,18 +295,16 @@ fn denial(error: &UpstreamError, transfer: &Transfer) -> Denial {
 }
 
 /// One framing, whatever the client's was: a length that is known, or chunks.
-fn frame(headers: &mut HeaderMap, body: &RequestBody) {
-    if headers
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-    {
+fn frame(headers: &mut HeaderMap, body: &RequestBody, rare: bool) {
+    let waits = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if rare && headers.get(EXPECT).is_some_and(waits) {
         // The gateway tells the client to go on once it sends the body upstream.
         headers.remove(EXPECT);
     }
     if body.size_hint().exact().is_none() {
         headers.remove(CONTENT_LENGTH);
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    } else {
+    } else if rare {
         // Trailers come behind chunks only.
         headers.remove(TRAILER);
     }

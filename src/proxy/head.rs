@@ -67,6 +67,10 @@ const NOT_IN_TRAILERS: Names<'_> = Names::new(&[
     "via",
 ]);
 
+/// Headers that every request is asked for, and that few have.
+const RARE: Names<'_> =
+    Names::new(&["te", "upgrade", "expect", "trailer", "transfer-encoding", "x-request-id"]);
+
 /// What was read from the head before anything was removed from it.
 #[derive(Debug)]
 pub(super) struct Framing {
@@ -74,6 +78,12 @@ pub(super) struct Framing {
     pub(super) host: HeaderValue,
     /// The body's length, where it is told.
     pub(super) length: Option<u64>,
+}
+
+/// Whether a head has any of the headers that few have: one look at its names is cheaper than a
+/// look-up of each.
+pub(super) fn has_rare(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| RARE.has(name.as_str()))
 }
 
 /// Refuses whatever two parsers might read in two ways. hyper has refused the rest.
@@ -84,6 +94,7 @@ pub(super) fn check(
     parts: &http::request::Parts,
     config: &ProxyConfig,
     https: bool,
+    rare: bool,
 ) -> Result<Framing, Denial> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Denial::MethodNotAllowed);
@@ -101,7 +112,9 @@ pub(super) fn check(
     if config.header_bytes_max < bytes || config.headers_max < parts.headers.len() {
         return Err(Denial::HeadTooLarge);
     }
-    check_encoding(&parts.headers, parts.version)?;
+    if rare {
+        check_encoding(&parts.headers, parts.version)?;
+    }
     let host = one_host(&parts.headers)?.clone();
     let schemes: &[(&str, &[u8])] = match (parts.version, https) {
         // Whatever it says was spoken in front of the last hop.
@@ -153,8 +166,9 @@ fn is_authority(value: &[u8]) -> bool {
     let port_ok = match port {
         [] => true,
         [b':', digits @ ..] => {
-            let digits = std::str::from_utf8(digits).unwrap_or("x");
-            digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+            let digit = |b: u8| b.is_ascii_digit().then(|| u16::from(b - b'0'));
+            let add = |port: u16, b: &u8| port.checked_mul(10)?.checked_add(digit(*b)?);
+            !digits.is_empty() && digits.iter().try_fold(0, add).is_some()
         }
         _ => false,
     };
@@ -212,6 +226,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
+        .filter(|value| *value != "keep-alive")
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .map(<[u8]>::trim_ascii)
         .filter(further)

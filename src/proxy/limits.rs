@@ -4,8 +4,6 @@
 //! HTTP" (draft-ietf-httpapi-ratelimit-headers-10); `X-RateLimit-*` show the one limit to heed
 //! first, with its reset as a time, as Tyk and GitHub do.
 
-use std::fmt::Write;
-
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
@@ -27,15 +25,14 @@ pub(super) fn set(headers: &mut HeaderMap, readings: &Readings, now: UnixMs) {
             policy.push_str(", ");
             state.push_str(", ");
         }
-        // Writing into a string cannot fail.
-        let _ = write_one(&mut policy, &mut state, reading, rank(readings, n, reading));
+        write_one(&mut policy, &mut state, reading, rank(readings, n, reading));
     }
     put(headers, POLICY, policy);
     put(headers, STATE, state);
-    headers.insert(X_LIMIT, HeaderValue::from(tightest.limit));
-    headers.insert(X_REMAINING, HeaderValue::from(tightest.remaining));
+    headers.insert(X_LIMIT, number(tightest.limit));
+    headers.insert(X_REMAINING, number(tightest.remaining));
     match tightest.reset_ms {
-        Some(ms) => headers.insert(X_RESET, HeaderValue::from(now.plus_ms(ms).as_secs_up())),
+        Some(ms) => headers.insert(X_RESET, number(now.plus_ms(ms).as_secs_up())),
         None => headers.remove(X_RESET),
     };
 }
@@ -45,33 +42,40 @@ pub(super) fn set_retry(headers: &mut HeaderMap, retry_ms: u64) {
     headers.insert(RETRY_AFTER, HeaderValue::from(retry_ms.div_ceil(1_000).max(1)));
 }
 
+/// A number as a header: with one allocation, where its own conversion takes two.
+pub(super) fn number(number: u64) -> HeaderValue {
+    let text = HeaderValue::from_str(itoa::Buffer::new().format(number));
+    text.unwrap_or_else(|_never| HeaderValue::from(number))
+}
+
 /// How many limits of the same kind come before: names must differ.
 fn rank(readings: &Readings, n: usize, reading: &Reading) -> usize {
     readings.iter().take(n).filter(|earlier| earlier.kind == reading.kind).count()
 }
 
-fn write_one(
-    policy: &mut String,
-    state: &mut String,
-    reading: &Reading,
-    rank: usize,
-) -> std::fmt::Result {
-    let kind = reading.kind.name();
+fn write_one(policy: &mut String, state: &mut String, reading: &Reading, rank: usize) {
     for text in [&mut *policy, &mut *state] {
-        match rank {
-            0 => write!(text, "\"{kind}\"")?,
-            _ => write!(text, "\"{kind}-{}\"", rank.saturating_add(1))?,
+        text.push('"');
+        text.push_str(reading.kind.name());
+        if 0 < rank {
+            write_number(text, "-", rank.saturating_add(1));
         }
+        text.push('"');
     }
-    write!(policy, ";q={}", reading.limit)?;
+    write_number(policy, ";q=", reading.limit);
     if let Some(window_ms) = reading.window_ms {
-        write!(policy, ";w={}", window_ms.div_ceil(1_000))?;
+        write_number(policy, ";w=", window_ms.div_ceil(1_000));
     }
-    write!(state, ";r={}", reading.remaining)?;
+    write_number(state, ";r=", reading.remaining);
     if let Some(reset_ms) = reading.reset_ms {
-        write!(state, ";t={}", reset_ms.div_ceil(1_000))?;
+        write_number(state, ";t=", reset_ms.div_ceil(1_000));
     }
-    Ok(())
+}
+
+/// What `write!` does, at a third of its cost.
+fn write_number(text: &mut String, before: &str, number: impl itoa::Integer) {
+    text.push_str(before);
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
@@ -41,10 +42,13 @@ pub(super) struct Published {
 /// All of them, and the connections to upstreams, which APIs share.
 #[derive(Debug)]
 pub(super) struct Upstreams {
-    apis: ArcSwap<HashMap<ApiId, Arc<Published>>>,
+    apis: ArcSwap<Apis>,
     pools: Mutex<HashMap<Destination, Weak<Pool>>>,
     idle_max: usize,
 }
+
+/// Every request looks into it; the ids are chosen by whoever configures APIs.
+pub(super) type Apis = HashMap<ApiId, Arc<Published>, RandomState>;
 
 /// A repeated request under way.
 #[derive(Debug)]
@@ -174,7 +178,7 @@ impl Upstreams {
             return Arc::clone(found);
         }
         let published = self.publish(api, before.get(&api.id), metrics, &mut pools);
-        let mut all = HashMap::clone(&before);
+        let mut all = Apis::clone(&before);
         all.insert(api.id.clone(), Arc::clone(&published));
         self.apis.store(Arc::new(all));
         published
@@ -184,7 +188,7 @@ impl Upstreams {
     pub(super) fn follow<'a>(&self, apis: impl Iterator<Item = &'a Arc<Api>>, metrics: &Metrics) {
         let mut pools = self.pools.lock();
         let before = self.apis.load_full();
-        let mut all = HashMap::with_capacity(before.len());
+        let mut all = Apis::with_capacity_and_hasher(before.len(), RandomState::default());
         for api in apis {
             let known = before.get(&api.id);
             let published = match known.filter(|known| Arc::ptr_eq(&known.api, api)) {
@@ -202,7 +206,7 @@ impl Upstreams {
         pools.retain(|_, pool| 0 < pool.strong_count());
     }
 
-    pub(super) fn all(&self) -> Arc<HashMap<ApiId, Arc<Published>>> {
+    pub(super) fn all(&self) -> Arc<Apis> {
         self.apis.load_full()
     }
 

@@ -28,7 +28,8 @@ pub(super) struct Record {
     pub(super) id: HeaderValue,
     client: IpAddr,
     method: Method,
-    uri: Uri,
+    /// What only the access log tells, where there is one.
+    uri: Option<Uri>,
     host: Option<HeaderValue>,
     published: Option<Arc<Published>>,
     status: Option<StatusCode>,
@@ -59,14 +60,15 @@ impl Record {
         parts: &http::request::Parts,
     ) -> Box<Self> {
         state.metrics.under_way().inc();
+        let told = Some(parts).filter(|_| state.access_log.is_on());
         Box::new(Self {
             began: state.clock.boot(),
             at: state.clock.unix(),
             id,
             client,
             method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            host: parts.headers.get(http::header::HOST).cloned(),
+            uri: told.map(|parts| parts.uri.clone()),
+            host: told.and_then(|parts| parts.headers.get(http::header::HOST).cloned()),
             state: Arc::clone(state),
             published: None,
             status: None,
@@ -211,7 +213,7 @@ impl Record {
             client: self.client,
             method: self.method.as_str(),
             host: &self.host.as_ref().map(text).unwrap_or_default(),
-            path: self.uri.path(),
+            path: self.uri.as_ref().map_or("", Uri::path),
             api: self.published.as_ref().map(|published| published.api.id.as_str()),
             status,
             code: self.denial.map(|denial| denial.answer().code),

@@ -99,6 +99,28 @@ async fn a_cut_request_is_repeated_where_that_is_safe_and_costs_its_units_again(
 }
 
 #[tokio::test]
+async fn a_repeated_request_has_the_same_head() {
+    let (a, b) = (fickle().await, Upstream::echo().await);
+    let rules = "request_headers = { remove = [\"X-Old\"], set = { X-New = \"1\" }, \
+                 add = { X-More = \"2\" } }";
+    let gw = over(&[a.addr, b.addr], &format!("{rules}\n{NO_CHECKS}")).await;
+    let headers = "X-Old: 0\r\nX-More: 1\r\nX-More: 3\r\nX-Real-IP: 6.6.6.6\r\nVia: 1.1 cdn\r\n\
+                   Connection: TE, X-Hop\r\nX-Hop: 1\r\nTE: trailers\r\nContent-Length: 0\r\n";
+    assert_eq!(get(gw.addr, "/x", headers).await.status(), 200);
+    assert_eq!((a.count(), b.count()), (1, 1));
+    let head = |upstream: &Upstream| {
+        let mut headers = upstream.last().headers;
+        headers.retain(|(name, _)| name != "host");
+        headers
+    };
+    assert_eq!(head(&a), head(&b));
+    let last = b.last();
+    assert_eq!(last.all("x-more").collect::<Vec<_>>(), ["1", "3", "2"]);
+    assert_eq!((last.header("x-real-ip"), last.header("x-hop")), (None, None));
+    assert_eq!((last.header("x-old"), last.header("x-new")), (None, Some("1")));
+}
+
+#[tokio::test]
 async fn a_repeat_that_would_exceed_a_limit_is_not_made() {
     let (a, b) = (fickle().await, Upstream::echo().await);
     let gw = Gateway::start(Setup::new(&api(&[a.addr, b.addr], NO_CHECKS))).await;

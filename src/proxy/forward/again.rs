@@ -1,7 +1,7 @@
 //! A request that goes upstream once more, or later than it was charged for.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use crate::domain::api::Retry;
 use crate::domain::decision;
@@ -10,12 +10,13 @@ use crate::enforce::Permit;
 use crate::proxy::body::RequestBody;
 use crate::proxy::call::Call;
 use crate::proxy::forward::Outgoing;
+use crate::proxy::forward::prepare::prepare;
 use crate::proxy::published::Repeat;
 
 /// What a request can be made from once more: one without a body, or with all of it there.
 pub(super) struct Spare {
-    method: Method,
-    headers: HeaderMap,
+    /// As its client sent them; a list, since mostly nobody looks into it.
+    headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
 
@@ -30,34 +31,35 @@ impl Spare {
         let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
         let safe = retry.max != 0 && idempotent.contains(method);
         let body = body.spare().filter(|_| safe)?;
-        Some(Self { method: method.clone(), headers: headers.clone(), body })
-    }
-
-    pub(super) fn request(&self) -> Request<RequestBody> {
-        super::request(&self.method, self.headers.clone(), RequestBody::of(self.body.clone()))
+        let copy = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
+        Some(Self { headers: headers.iter().map(copy).collect(), body })
     }
 }
 
-/// Whether a request that a target may have seen is sent once more: it costs its units again, and
-/// is one of few.
+/// Makes a request that a target may have seen once more, if it may be sent: it costs its units
+/// again, and is one of few.
 pub(super) async fn repeat<'p>(
     call: &Call<'_>,
     outgoing: &Outgoing<'p>,
     permit: Option<&Permit>,
+    method: &Method,
     spare: &Spare,
-) -> Option<Repeat<'p>> {
+) -> Option<(Repeat<'p>, Request<RequestBody>)> {
     let published = outgoing.published;
     let (state, id) = (&call.engine.state, &published.api.id);
     let Some(repeat) = published.repeat() else {
         state.metrics.retry(id, "over_budget");
         return None;
     };
-    if !charged_again(call, outgoing, permit, &spare.method, &spare.headers).await {
+    let mut headers: HeaderMap = spare.headers.iter().cloned().collect();
+    if !charged_again(call, outgoing, permit, method, &headers).await {
         state.metrics.retry(id, "over_limit");
         return None;
     }
     state.metrics.retry(id, "repeated");
-    Some(repeat)
+    let body = RequestBody::of(spare.body.clone());
+    prepare(&mut headers, call, outgoing, permit, &body);
+    Some((repeat, super::request(method, headers, body)))
 }
 
 /// Charges a request that was not written in time after its charge, or says why it may not go.
