@@ -5,7 +5,8 @@ too, in medians of several rounds; and the gateway's memory.
 
 Needs nginx and slowhttptest (Debian packages of those names), chrt, and target/release/turnpike. The gateway
 has one thread on core 0, as the other server; the upstream and the good client share core 1, and the slow
-ones get what these leave of it.
+ones get what these leave of it. The good client goes first there (SCHED_FIFO, which takes root): what it
+waits for is the gateway and the upstream, and not its own turn.
 
     python3 load/slow_clients.py [seconds] [rounds]
 """
@@ -86,7 +87,8 @@ def main():
             f"location /open/ {{ proxy_pass http://127.0.0.1:{up}/; }} }}", "0")
         other = f"127.0.0.1:{other}"
         gateway = servers.gateway("gateway", up, "0")
-        good = Steady(gateway.proxy, "/open/x", PER_S, ["none"], prefix=["taskset", "-c", "1"])
+        good = Steady(gateway.proxy, "/open/x", PER_S, ["none"],
+                      prefix=["taskset", "-c", "1", "chrt", "--fifo", "10"])
         time.sleep(2)
         ratios = {name: [] for name, *_ in KINDS}
         for _ in range(ROUNDS):

@@ -6,6 +6,8 @@ mod ahead;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::cid::number_in;
 use super::steps::Rest;
 use crate::catalog::Catalog;
@@ -22,7 +24,7 @@ const PAGE: usize = 500;
 #[derive(Debug)]
 pub(crate) struct Txn<'c> {
     catalog: &'c Catalog,
-    seen: HashMap<RecordKey, Seen>,
+    seen: HashMap<RecordKey, Seen, RandomState>,
     /// What another writes, that is on its way: this one comes after it.
     ahead: Option<Arc<Ahead>>,
     /// What its request has still to do when it is through.
@@ -54,7 +56,7 @@ impl Seen {
 impl<'c> Txn<'c> {
     /// One that has neither read nor written.
     pub(crate) fn new(catalog: &'c Catalog) -> Self {
-        Self { catalog, seen: HashMap::new(), ahead: None, rest: Rest::default() }
+        Self { catalog, seen: HashMap::default(), ahead: None, rest: Rest::default() }
     }
 
     /// One that comes after another, whose commit is on its way.

@@ -10,16 +10,15 @@ use std::sync::Arc;
 
 use crate::config::client_tls;
 use crate::config::reader::Reader;
-use crate::domain::api::{Api, Auth, Target, TokenSources, UpstreamHttp, UpstreamTls, Versions};
+use crate::domain::api::{
+    Api, Auth, BODY_RATE_MIN, Target, TokenSources, UpstreamHttp, UpstreamTls, Versions,
+};
 use crate::domain::id::{ApiId, OrgId};
 use crate::domain::path::EncodedSlash;
 use crate::domain::route::{Host, ListenPath};
 
 /// The organisation of APIs and policies where none is named.
 pub(super) const DEFAULT_ORG: &str = "default";
-/// The slowest that a request's body may come, in bytes per second: that of Apache's
-/// `mod_reqtimeout`.
-const BODY_RATE_MIN: u64 = 500;
 /// The largest request body that is waited for, in bytes: nginx' and HAProxy's buffers of 16 KiB.
 const BODY_BUFFER_BYTES: u64 = 16 * 1024;
 /// What `https://` needs.

@@ -15,6 +15,10 @@ pub use upstream::{
     UpstreamTls,
 };
 
+/// The slowest that a request's body may come, in bytes per second, where nothing else is said: that of
+/// Apache's `mod_reqtimeout`.
+pub const BODY_RATE_MIN: u64 = 500;
+
 /// One API, checked: every value in it can be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {

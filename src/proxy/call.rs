@@ -207,6 +207,7 @@ impl Call<'_> {
         }
         let mut query = uri.query().map(std::borrow::Cow::Borrowed);
         let mut permit = None;
+        let mut asked = None;
         if let Auth::Token(sources) = &api.auth {
             let places = Places { sources, header: published.token_header.as_ref() };
             let token = places
@@ -217,7 +218,8 @@ impl Call<'_> {
                 return Ok(own(origins.preflight(&parts.headers)));
             }
             if !preflight || api.preflight != Preflight::Pass {
-                let version = version(&published, parts).map_err(refusal)?;
+                asked = version(&published, parts).map_err(refusal)?;
+                let version = asked.as_ref().and_then(|value| value.to_str().ok());
                 let (method, path) = (parts.method.as_str(), normal.as_str());
                 let request = decision::Request { api, method, path, rest, version };
                 let facts = Facts { request, token: token.as_deref(), client: self.ip() };
@@ -235,7 +237,8 @@ impl Call<'_> {
         let raw = uri.path_and_query();
         let query = query.as_deref().filter(|query| !query.is_empty());
         let (published, host, normal) = (&published, &host, normal.as_str());
-        let outgoing = Outgoing { published, host, raw, path, normal, rest, query };
+        let version = asked.as_ref().and_then(|value| value.to_str().ok());
+        let outgoing = Outgoing { published, host, raw, path, normal, rest, query, version };
         self.forward(&outgoing, &parts.method, &mut parts.headers, permit.as_ref()).await
     }
 
@@ -354,13 +357,14 @@ fn ambiguous(why: Ambiguous) -> Box<Refusal> {
 }
 
 /// The version a request asks for. Two of them are one too many.
-fn version<'p>(published: &Published, parts: &'p Parts) -> Result<Option<&'p str>, Denial> {
+fn version(published: &Published, parts: &Parts) -> Result<Option<HeaderValue>, Denial> {
     let Some(name) = &published.version_header else { return Ok(None) };
     let syntax = Denial::BadRequest(Malformed::Syntax);
     let mut values = parts.headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(syntax),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_unreadable| syntax),
+        (Some(value), None) if value.to_str().is_ok() => Ok(Some(value.clone())),
+        (Some(_unreadable), None) => Err(syntax),
         (None, None) => Ok(None),
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) rest: &'a str,
     /// The query that is left.
     pub(super) query: Option<&'a str>,
+    /// What was decided on: rules may send the upstream another one.
+    pub(super) version: Option<&'a str>,
 }
 
 /// Sends a request to a target of its API, and to another where that does no harm.

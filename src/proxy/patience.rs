@@ -65,8 +65,11 @@ impl Pace {
         Self { idle, rate_min, bytes: 0, waited, waits_since, patience }
     }
 
-    /// Bytes came.
+    /// Bytes came. A piece without any, as HTTP/2 has them, is none.
     pub(super) fn came(&mut self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         self.bytes = self.bytes.saturating_add(bytes);
         if let Some(since) = self.waits_since.take() {
             self.waited = self.waited.saturating_add(since.elapsed());
@@ -121,6 +124,11 @@ mod tests {
     async fn a_pause_is_bounded_and_so_are_all_of_them() {
         assert_eq!(check(0, 1, &[900; 50]).await, None, "no pace is asked for");
         assert_eq!(check(0, 1, &[900, 1_100]).await, Some(1), "a pause too long");
+        assert_eq!(
+            check(0, 0, &[900, 900]).await,
+            Some(1),
+            "nothing comes with a piece of nothing"
+        );
         assert_eq!(check(100, 1, &[400; 50]).await, Some(2), "1 s, and 10 ms for each byte");
         assert_eq!(check(100, 40, &[400; 50]).await, None, "just as fast as asked for");
         assert_eq!(check(100, 1, &[0; 500]).await, None, "nothing was waited for");

@@ -52,6 +52,26 @@ fn upgrades(more: &str) {
 }
 
 #[test]
+fn a_request_whose_body_is_waited_for_is_answered_by_the_process_that_leaves() {
+    let (folder, upstream) = (tempfile::tempdir().unwrap(), Upstream::start());
+    let gateway = Gateway::start(folder.path(), &upstream);
+    gateway
+        .import("tok", json!({"UnlimitedRateLimit": true, "Quota": 9, "QuotaRenewalRate": 3600}));
+    let mut slow = TcpStream::connect(gateway.proxy).unwrap();
+    let head = "POST /a/x HTTP/1.1\r\nHost: gw\r\nX-API-Key: tok\r\nContent-Length: 5\r\n\r\n";
+    slow.write_all(format!("{head}hel").as_bytes()).unwrap();
+    let metrics = || gateway.admin("GET", "/metrics", &serde_json::Value::Null).body;
+    until("the body to be waited for", || metrics().contains("turnpike_bodies_awaited 1"));
+    let next = gateway.upgrade(folder.path());
+    slow.write_all(b"lo").unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!((gateway.wait(), upstream.count()), (Some(0), 1));
+    assert_eq!(next.stop(), Some(0));
+}
+
+#[test]
 fn an_upgrade_to_a_wrong_configuration_changes_nothing() {
     let (folder, upstream) = (tempfile::tempdir().unwrap(), Upstream::start());
     let gateway = Gateway::start(folder.path(), &upstream);

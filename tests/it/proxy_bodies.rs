@@ -177,13 +177,77 @@ async fn a_request_whose_body_is_waited_for_takes_no_place_of_others() {
     let mut slow = begin(&gw, &post("Content-Length: 5"), "hel").await;
     let token = format!("X-API-Key: {TOKEN}\r\n");
     assert_eq!(get(gw.addr, "/api/x", &token).await.status(), 200);
-    // There is a bound for those who wait, too.
+    // Where none can wait any more, a request is as it would be without waiting.
     let mut second = Wire::connect(gw.addr).await;
     second.send(format!("{}\r\nhel", post("Content-Length: 5"))).await;
-    let answer = second.answer().await;
-    assert_eq!((answer.status(), answer.code()), (503, "overloaded".into()));
+    gw.until("turnpike_upstream_in_flight{api=\"a\",target=\"0\"}", 1).await;
+    assert_eq!(get(gw.addr, "/api/x", &token).await.code(), "overloaded");
+    // Who has waited needs a place among the others, then.
     slow.send("lo").await;
-    assert_eq!(slow.answer().await.text(), "hello");
+    assert_eq!(slow.answer().await.code(), "overloaded");
+    second.send("lo").await;
+    assert_eq!(second.answer().await.text(), "hello");
+    assert_eq!(upstream.last().header("content-length"), Some("5"));
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_waiting_and_not_the_request() {
+    let upstream = Upstream::echo().await;
+    let gw = Gateway::keyless(upstream.addr, "").await;
+    let mut slow = begin(&gw, &post("Content-Length: 5"), "hel").await;
+    gw.shutdown.send(true).unwrap();
+    gw.until(AWAITED, 0).await;
+    slow.send("lo").await;
+    let answer = slow.answer().await;
+    assert_eq!((answer.text(), answer.header("connection")), ("hello", Some("close")));
+    tokio::time::timeout(crate::raw_http::LONG, gw.task).await.unwrap().unwrap();
+}
+
+/// RST_STREAM with NO_ERROR is no end of a body: neither of one that is waited for nor of one that
+/// streams.
+#[tokio::test]
+async fn a_stream_that_is_given_up_is_not_taken_for_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gw = Gateway::keyless(listener.local_addr().unwrap(), "").await;
+    let http2 = Http2::connect(gw.addr).await;
+    let mut send = http2.send.clone().ready().await.unwrap();
+    let request = Request::post("http://gw/").header("content-length", "5").body(()).unwrap();
+    let (_gone, mut stream) = send.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from_static(b"hel"), false).unwrap();
+    gw.until(AWAITED, 1).await;
+    stream.send_reset(h2::Reason::NO_ERROR);
+    gw.until("turnpike_requests_under_way", 0).await;
+    let mut send = send.ready().await.unwrap();
+    let request = Request::post("http://gw/").body(()).unwrap();
+    let (_gone, mut stream) = send.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from_static(b"hel"), false).unwrap();
+    // The first connection: nobody heard of the other request.
+    let mut upstream = Wire::new(listener.accept().await.unwrap().0);
+    let mut message = upstream.head().await.unwrap();
+    assert_eq!(message.header("transfer-encoding"), Some("chunked"));
+    stream.send_reset(h2::Reason::NO_ERROR);
+    upstream.body(&mut message, false).await;
+    assert!(!message.whole, "{message:?}");
+}
+
+/// One that may come as slowly as it likes may not be waited for as long as that takes.
+#[tokio::test]
+async fn where_no_pace_is_asked_for_a_body_is_not_waited_for_without_end() {
+    let upstream = Upstream::echo().await;
+    let keys = "body_rate_min = 0\nidle_timeout_ms = 300";
+    let gw = Gateway::keyless(upstream.addr, keys).await;
+    let mut slow = begin(&gw, &post("Content-Length: 50"), "h").await;
+    // No pause is too long.
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(100));
+    for _ in 0..20 {
+        pace.tick().await;
+        if gw.metric(AWAITED) == 0 {
+            break;
+        }
+        slow.send("h").await;
+    }
+    assert_eq!(gw.metric(AWAITED), 0);
+    assert_eq!(slow.answer().await.code(), "body_timeout");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ const NETWORKS_MAX: usize = 256;
 const FRAMING: &[&str] = &[
     "connection",
     "content-length",
+    "expect",
     "host",
     "http2-settings",
     "keep-alive",

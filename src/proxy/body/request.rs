@@ -36,10 +36,12 @@ enum Rest {
 #[derive(Debug)]
 struct Coming {
     inner: Incoming,
+    /// Whether it comes over HTTP/2: there its end has to be told from a stream that was given up.
+    http2: bool,
     left: u64,
     pace: Pace,
-    /// What came of it while all of it is waited for. It grows with what comes, whatever length the
-    /// client has told.
+    /// What came of it while all of it was waited for: it goes first. It grows with what comes, whatever
+    /// length the client has told.
     kept: Vec<u8>,
 }
 
@@ -60,15 +62,21 @@ impl RequestBody {
         Self { rest: rest.map(Box::new), ..Self::empty() }
     }
 
-    /// At most as large, and at least as fast, as the API has it.
-    pub(in crate::proxy) fn new(inner: Incoming, api: &Api, busy: Busy) -> Self {
+    /// At most as large as the API has it, and at least as fast as `rate_min`, in bytes a second.
+    pub(in crate::proxy) fn new(
+        inner: Incoming,
+        http2: bool,
+        api: &Api,
+        rate_min: u64,
+        busy: Busy,
+    ) -> Self {
         let none = Self { _busy: Some(busy), ..Self::empty() };
         if inner.is_end_stream() {
             return none;
         }
         none.transfer.whole.store(false, Ordering::Relaxed);
-        let pace = Pace::new(millis(api.timeouts.idle_ms), api.body_rate_min);
-        let coming = Coming { inner, left: api.body_bytes_max, pace, kept: Vec::new() };
+        let pace = Pace::new(millis(api.timeouts.idle_ms), rate_min);
+        let coming = Coming { inner, http2, left: api.body_bytes_max, pace, kept: Vec::new() };
         Self { rest: Some(Box::new(Rest::Coming(coming))), ..none }
     }
 
@@ -114,6 +122,10 @@ impl Coming {
                 tracing::debug!(%error, "a request's body broke off");
                 return Poll::Ready(Some(Err(transfer.fail(BodyFault::Broken))));
             }
+            // RST_STREAM with NO_ERROR: hyper takes it for the end.
+            Poll::Ready(None) if self.http2 && !self.inner.is_end_stream() => {
+                return Poll::Ready(Some(Err(transfer.fail(BodyFault::Broken))));
+            }
             Poll::Ready(None) => {
                 transfer.end();
                 return Poll::Ready(None);
@@ -135,7 +147,7 @@ impl Coming {
 
     fn take(&mut self, data: Bytes, transfer: &Transfer) -> Result<Bytes, BodyFault> {
         transfer.waits.store(false, Ordering::Relaxed);
-        let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let len = len(&data);
         self.pace.came(len);
         let left = self.left.checked_sub(len);
         self.left = left.ok_or_else(|| transfer.fail(BodyFault::TooLarge))?;
@@ -182,6 +194,10 @@ impl Body for RequestBody {
         let this = self.get_mut();
         let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
         match &mut **rest {
+            Rest::Coming(coming) if !coming.kept.is_empty() => {
+                let kept = std::mem::take(&mut coming.kept);
+                Poll::Ready(Some(Ok(Frame::data(kept.into()))))
+            }
             Rest::Coming(coming) => {
                 let piece = ready!(coming.poll_next(cx, &this.transfer));
                 if !piece.as_ref().is_some_and(|piece| piece.as_ref().is_ok_and(Frame::is_data)) {
@@ -201,7 +217,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self.rest.as_deref() {
             None => true,
-            Some(Rest::Coming(coming)) => coming.inner.is_end_stream(),
+            Some(Rest::Coming(coming)) => coming.kept.is_empty() && coming.inner.is_end_stream(),
             Some(Rest::There { data, trailers }) => data.is_empty() && trailers.is_none(),
         }
     }
@@ -209,10 +225,15 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self.rest.as_deref() {
             None => SizeHint::with_exact(0),
-            Some(Rest::Coming(coming)) => coming.inner.size_hint(),
-            Some(Rest::There { data, .. }) => {
-                SizeHint::with_exact(u64::try_from(data.len()).unwrap_or(u64::MAX))
-            }
+            Some(Rest::Coming(coming)) => match coming.inner.size_hint().exact() {
+                Some(rest) => SizeHint::with_exact(rest.saturating_add(len(&coming.kept))),
+                None => SizeHint::default(),
+            },
+            Some(Rest::There { data, .. }) => SizeHint::with_exact(len(data)),
         }
     }
+}
+
+fn len(data: &[u8]) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
 }

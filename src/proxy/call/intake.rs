@@ -5,14 +5,15 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::Version;
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::domain::api::Api;
+use crate::domain::api::{Api, BODY_RATE_MIN};
 use crate::enforce::{Facts, Refusal};
 use crate::metrics::Metrics;
-use crate::proxy::body::{BodyFault, RequestBody};
+use crate::proxy::body::RequestBody;
 use crate::proxy::call::{Call, overloaded, refusal};
 
 /// A refused request's body is read to its end up to this size, in bytes, so that the connection
@@ -58,39 +59,60 @@ impl Call<'_> {
 
     async fn take_in(&mut self, api: &Api, facts: Option<&Facts<'_>>) -> Result<(), Box<Refusal>> {
         let Some(incoming) = self.body.take() else { return Ok(()) };
-        let body = self.taken.insert(RequestBody::new(incoming, api, self.busy.clone()));
+        // To come as slowly as it likes is for streams of messages, and those tell no length.
+        let rate_min = if api.body_rate_min == 0 { BODY_RATE_MIN } else { api.body_rate_min };
+        let body = self.receive(incoming, api, rate_min);
+        let body = self.taken.insert(body);
         self.record.receiving(body.transfer());
         // Mostly it came together with the head.
-        let taken = match poll_fn(|cx| Poll::Ready(body.poll_whole(cx))).await {
-            Poll::Ready(taken) => taken,
-            Poll::Pending => self.wait(facts).await?,
-        };
-        taken.map_err(|fault| refusal(fault.denial()))
+        match poll_fn(|cx| Poll::Ready(body.poll_whole(cx))).await {
+            Poll::Ready(taken) => taken.map_err(|fault| refusal(fault.denial())),
+            Poll::Pending => self.wait(facts).await,
+        }
     }
 
-    async fn wait(
-        &mut self,
-        facts: Option<&Facts<'_>>,
-    ) -> Result<Result<(), BodyFault>, Box<Refusal>> {
+    /// Waits for a body, as long as there is a place to wait at: beyond, and once the gateway stops, a
+    /// request is decided as it stands, and what is still to come of its body streams.
+    async fn wait(&mut self, facts: Option<&Facts<'_>>) -> Result<(), Box<Refusal>> {
         let state = &self.engine.state;
-        let _awaited = Awaited::new(&state.metrics);
-        if state.config.requests_max < state.metrics.bodies_awaited().get() {
-            return Err(overloaded());
+        let (metrics, most) = (&state.metrics, state.config.requests_max);
+        let awaited = Awaited::new(metrics);
+        if most < metrics.bodies_awaited().get() {
+            return Ok(());
         }
         if let Some(facts) = facts {
             state.enforcer.check(facts).await.map_err(Box::new)?;
         }
-        let Some(body) = &mut self.taken else { return Ok(Ok(())) };
+        let Some(body) = &mut self.taken else { return Ok(()) };
         self.record.waits();
-        let taken = poll_fn(|cx| body.poll_whole(cx)).await;
+        let mut end = self.engine.end.subscribe();
+        let stop = async { drop(end.wait_for(|end| *end).await) };
+        let taken = tokio::select! {
+            taken = poll_fn(|cx| body.poll_whole(cx)) => taken,
+            () = stop => Ok(()),
+        };
         self.record.waited();
-        Ok(taken)
+        taken.map_err(|fault| refusal(fault.denial()))?;
+        drop(awaited);
+        // It had no place among the others so far.
+        let waiting = metrics.bodies_awaited().get();
+        if most < metrics.under_way().get().saturating_sub(waiting) {
+            return Err(overloaded());
+        }
+        Ok(())
+    }
+
+    fn receive(&self, body: Incoming, api: &Api, rate_min: u64) -> RequestBody {
+        let http2 = self.version == Version::HTTP_2;
+        RequestBody::new(body, http2, api, rate_min, self.busy.clone())
     }
 
     /// The body, to be sent upstream. There is one.
     pub(in crate::proxy) fn take_body(&mut self, api: &Api) -> Option<RequestBody> {
-        let streamed = |body| RequestBody::new(body, api, self.busy.clone());
-        self.taken.take().or_else(|| self.body.take().map(streamed))
+        if let Some(taken) = self.taken.take() {
+            return Some(taken);
+        }
+        self.body.take().map(|body| self.receive(body, api, api.body_rate_min))
     }
 
     /// Reads what is left of a refused request's body. Says whether all of it was read: the

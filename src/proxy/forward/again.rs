@@ -52,7 +52,7 @@ pub(super) async fn repeat<'p>(
         return None;
     };
     let mut headers: HeaderMap = spare.headers.iter().cloned().collect();
-    if !charged_again(call, outgoing, permit, method, &headers).await {
+    if !charged_again(call, outgoing, permit, method).await {
         state.metrics.retry(id, "over_limit");
         return None;
     }
@@ -71,7 +71,7 @@ pub(super) async fn charge_anew(
 ) -> Result<(), Denial> {
     let id = &outgoing.published.api.id;
     call.engine.state.metrics.retry(id, "late");
-    let charged = charged_again(call, outgoing, permit, request.method(), request.headers()).await;
+    let charged = charged_again(call, outgoing, permit, request.method()).await;
     if charged { Ok(()) } else { Err(Denial::RateExceeded) }
 }
 
@@ -81,12 +81,9 @@ async fn charged_again(
     outgoing: &Outgoing<'_>,
     permit: Option<&Permit>,
     method: &Method,
-    headers: &HeaderMap,
 ) -> bool {
     let Some(permit) = permit else { return true };
-    let Outgoing { published, normal, rest, .. } = *outgoing;
-    let version = published.version_header.as_ref();
-    let version = version.and_then(|name| headers.get(name)?.to_str().ok());
+    let Outgoing { published, normal, rest, version, .. } = *outgoing;
     let (api, method) = (&published.api, method.as_str());
     let request = decision::Request { api, method, path: normal, rest, version };
     call.engine.state.enforcer.charge_again(permit, &request).await
