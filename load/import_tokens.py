@@ -6,10 +6,12 @@ On each store:
 1. The file is imported: counts, and every fault's line and code, are exact. Again: all unchanged.
 2. Another gateway is killed (SIGKILL) in the middle of the same file, started again, and imports it
    again: every credential, as the listener shows it, is as on the first.
-3. `rounds` pairs of a steady 2,000 requests/s without and with an import of another file beside it.
+3. `rounds` times a steady 2,000 requests/s alone, beside an import of another file, and beside something that
+   only takes what processor time is left (SCHED_IDLE) on both cores and has nothing to do with the gateway:
+   what being busy costs on this machine, whoever is.
 4. No token, and no unsalted hash of one, lies in any log, report, metric, file of a store or list.
 
-Needs nginx, redis-server (Debian packages of those names) and target/release/turnpike. Everything is
+Needs nginx, redis-server (Debian packages of those names), chrt and target/release/turnpike. Everything is
 on loopback and stops by itself. A run with one failed request, or one wrong number, is void.
 
     python3 load/import_tokens.py [lines] [rounds] [seed] [embedded|redis]
@@ -189,10 +191,21 @@ def during(steady, work):
     return seen, gave
 
 
+def idlers():
+    """Keeps all cores busy with what nobody else wants of them."""
+    spin = f"import time\nend = time.monotonic() + {ALONE_S}\nwhile time.monotonic() < end: pass"
+    spinning = [subprocess.Popen(["chrt", "--idle", "0", sys.executable, "-c", spin])
+                for _ in range(os.cpu_count())]
+    for one in spinning:
+        one.wait()
+
+
 def beside(place, seed):
-    """The p99 of a steady load with an import beside it, in multiples of that without."""
-    ratios, files = [], []
-    steady = Steady(place.gateway.proxy, "/a/x", PER_S, place.used)
+    """The p99 of a steady load with an import beside it, in multiples of that without, and of that beside
+    mere spinning."""
+    ratios, controls, files = [], [], []
+    # It waits for the gateway, and not for a turn of its own.
+    steady = Steady(place.gateway.proxy, "/a/x", PER_S, place.used, prefix=["chrt", "--fifo", "10"])
     time.sleep(2)
     for round_ in range(ROUNDS):
         # Lines of other rounds have taken the aliases of these.
@@ -204,19 +217,22 @@ def beside(place, seed):
         files.append(file)
         alone = lambda: time.sleep(ALONE_S)
         both = lambda: place.send(file, len(file.good), 0)
-        # Every other pair the other way round: nothing always follows the same.
+        # Every other round the other way round: nothing always follows the same.
         if round_ % 2 == 0:
             quiet, _ = during(steady, alone)
             busy, took = during(steady, both)
+            spun, _ = during(steady, idlers)
         else:
+            spun, _ = during(steady, idlers)
             busy, took = during(steady, both)
             quiet, _ = during(steady, alone)
         ratios.append(busy["p99_ms"] / quiet["p99_ms"])
-        print(f"  pair {round_ + 1}: alone {quiet}\n    beside {busy}, import {took:.1f} s, "
-              f"p99 x {ratios[-1]:.2f}", flush=True)
+        controls.append(spun["p99_ms"] / quiet["p99_ms"])
+        print(f"  round {round_ + 1}: alone {quiet}\n    beside {busy}, import {took:.1f} s, p99 x {ratios[-1]:.2f}\n"
+              f"    beside spinning {spun}, p99 x {controls[-1]:.2f}", flush=True)
     steady.end()
-    print(f"  p99 beside an import, median of {ROUNDS} pairs: x {statistics.median(ratios):.2f}",
-          flush=True)
+    print(f"  p99 beside an import, median of {ROUNDS} rounds: x {statistics.median(ratios):.2f}; beside spinning: "
+          f"x {statistics.median(controls):.2f}", flush=True)
     return files
 
 
