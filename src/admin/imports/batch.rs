@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::find::{self, AppFound, Found, Learnt, applies};
+use super::find::{self, AppFound, Found, Learnt, Names, applies};
 use super::job::{Job, Pass};
 use super::place::{Placed, carry};
 use super::reader::Item;
@@ -34,6 +34,7 @@ pub(super) struct Batch<'j> {
     first: bool,
     counts: Counts,
     part: Part,
+    names: Names,
     pub(super) lesson: Lesson,
     /// Tokens with units that were used up elsewhere.
     pub(super) carried: Vec<(TokenHash, Carried)>,
@@ -44,7 +45,8 @@ impl<'j> Batch<'j> {
     pub(super) fn new(job: &'j mut Job, pass: Pass, first: bool) -> Self {
         let counts = job.newest().counts;
         let (part, lesson) = (Part::default(), Lesson::default());
-        Self { job, pass, first, counts, part, lesson, carried: Vec::new() }
+        let names = Names::default();
+        Self { job, pass, first, counts, part, names, lesson, carried: Vec::new() }
     }
 
     /// The counts of all lines so far, the report on these, and what was learnt.
@@ -59,7 +61,8 @@ impl<'j> Batch<'j> {
         items: &[Item],
     ) -> Result<(), StoreError> {
         let rows = || items.iter().filter_map(|item| item.row.as_ref().ok());
-        txn.prefetch(rows().flat_map(find::keys)).await?;
+        let mut asked = HashSet::new();
+        txn.prefetch(rows().flat_map(|row| find::keys(row, &mut asked))).await?;
         let mut known = self.prefetch(txn, rows()).await?.into_iter();
         for item in items {
             self.count(&mut |counts| counts.total += 1);
@@ -104,7 +107,7 @@ impl<'j> Batch<'j> {
         let Job { apps, flight, .. } = &mut *self.job;
         let ahead = flight.as_ref().map(|flight| &flight.lesson.apps);
         let learnt = [&self.lesson.apps].into_iter().chain(ahead).collect::<Vec<_>>();
-        find::resolve(txn, apps, &learnt, row).await
+        find::resolve(txn, &mut self.names, apps, &learnt, row).await
     }
 
     async fn place(

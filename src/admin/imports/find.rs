@@ -1,6 +1,6 @@
 //! What the names in a line stand for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::job::Pass;
 use crate::admin::cid::number_in;
@@ -96,8 +96,16 @@ impl Apps {
     }
 }
 
-/// The records that names stand for, as far as they can be told without reading.
-pub(super) fn keys(row: &Row) -> Vec<RecordKey> {
+/// What names in the lines of one commit stand for: most lines name the same plans and products.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    plans: HashMap<String, Option<u64>>,
+    products: HashMap<String, Option<u64>>,
+}
+
+/// The records that names stand for, as far as they can be told without reading. Those of names that
+/// were `asked` for before are left out.
+pub(super) fn keys<'r>(row: &'r Row, asked: &mut HashSet<(Kind, &'r str)>) -> Vec<RecordKey> {
     let mut keys = vec![RecordKey::bytes(Kind::Token, row.hash)];
     match &row.app {
         AppNamed::Id(text) => match Ref::parse(text) {
@@ -109,9 +117,11 @@ pub(super) fn keys(row: &Row) -> Vec<RecordKey> {
         },
         AppNamed::Of { user, .. } => keys.push(user_key(user)),
     }
-    keys.extend(named_keys(Kind::Plan, &row.plan));
-    for product in &row.products {
-        keys.extend(named_keys(Kind::Product, product));
+    let products = row.products.iter().map(|product| (Kind::Product, product.as_str()));
+    for (kind, text) in [(Kind::Plan, row.plan.as_str())].into_iter().chain(products) {
+        if asked.insert((kind, text)) {
+            keys.extend(named_keys(kind, text));
+        }
     }
     keys
 }
@@ -132,6 +142,24 @@ fn named_keys(kind: Kind, text: &str) -> impl Iterator<Item = RecordKey> {
     number.into_iter().chain(cid.into_iter().flatten()).chain([name])
 }
 
+impl Names {
+    /// The number of the plan or product that a text names.
+    async fn find(
+        &mut self,
+        txn: &mut Txn<'_>,
+        kind: Kind,
+        text: &str,
+    ) -> Result<Option<u64>, StoreError> {
+        let known = if kind == Kind::Plan { &mut self.plans } else { &mut self.products };
+        if let Some(found) = known.get(text) {
+            return Ok(*found);
+        }
+        let found = named(txn, kind, text).await?;
+        known.insert(text.to_owned(), found);
+        Ok(found)
+    }
+}
+
 /// The number of what a text names: a number, a custom id, or a name.
 async fn named(txn: &mut Txn<'_>, kind: Kind, text: &str) -> Result<Option<u64>, StoreError> {
     let number = text.parse().ok().map(Ref::Id);
@@ -148,18 +176,19 @@ async fn named(txn: &mut Txn<'_>, kind: Kind, text: &str) -> Result<Option<u64>,
 /// no list has yet.
 pub(super) async fn resolve(
     txn: &mut Txn<'_>,
+    names: &mut Names,
     apps: &mut Apps,
     learnt: &[&Learnt],
     row: &Row,
 ) -> Result<Result<Found, Vec<Fault>>, StoreError> {
     let mut faults = Vec::new();
-    let plan = named(txn, Kind::Plan, &row.plan).await?;
+    let plan = names.find(txn, Kind::Plan, &row.plan).await?;
     if plan.is_none() {
         faults.push(Fault::new(Code::UnknownPlan, "PlanID", "names no plan"));
     }
     let mut products = Vec::new();
     for name in &row.products {
-        let id = named(txn, Kind::Product, name).await?;
+        let id = names.find(txn, Kind::Product, name).await?;
         let product = match id {
             Some(id) => txn.shared(Kind::Product, id).await?,
             None => None,
