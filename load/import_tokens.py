@@ -11,7 +11,8 @@ On each store:
    what being busy costs on this machine, whoever is.
 4. No token, and no unsalted hash of one, lies in any log, report, metric, file of a store or list.
 
-Needs nginx, redis-server (Debian packages of those names), chrt and target/release/turnpike. Everything is
+Needs nginx, redis-server (Debian packages of those names), chrt, root for its SCHED_FIFO (the steady client waits
+for the gateway, and not for a turn of its own), and target/release/turnpike. Everything is
 on loopback and stops by itself. A run with one failed request, or one wrong number, is void.
 
     python3 load/import_tokens.py [lines] [rounds] [seed] [embedded|redis]
@@ -204,7 +205,6 @@ def beside(place, seed):
     """The p99 of a steady load with an import beside it, in multiples of that without, and of that beside
     mere spinning."""
     ratios, controls, files = [], [], []
-    # It waits for the gateway, and not for a turn of its own.
     steady = Steady(place.gateway.proxy, "/a/x", PER_S, place.used, prefix=["chrt", "--fifo", "10"])
     time.sleep(2)
     for round_ in range(ROUNDS):

@@ -62,7 +62,8 @@ pub struct Api {
     /// asked; 0: none is.
     pub body_buffer_bytes: u64,
     /// How fast a request's body has to come once it has been waited for, in all, as long as
-    /// `timeouts.idle_ms`, in bytes per second; 0: as slowly as it likes.
+    /// `timeouts.idle_ms`, in bytes per second; 0: as slowly as it likes, but for one that is waited for
+    /// before an upstream is asked: for that, [`BODY_RATE_MIN`].
     pub body_rate_min: u64,
     /// Protocols that a connection may be switched to, lower case.
     pub upgrades: Vec<Arc<str>>,

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRAILER, TRANSFER_ENCODING, VIA};
+use http::header::{HOST, HeaderMap, VIA};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::domain::api::Timeouts;
@@ -293,22 +292,6 @@ fn denial(error: &UpstreamError, transfer: &Transfer) -> Denial {
         (None, UpstreamError::Connect(_)) => Denial::UpstreamUnreachable,
         (None, UpstreamError::ConnectTimeout | UpstreamError::Timeout) => Denial::UpstreamTimeout,
         (None, UpstreamError::Broken(_)) => Denial::UpstreamBroken,
-    }
-}
-
-/// One framing, whatever the client's was: a length that is known, or chunks.
-fn frame(headers: &mut HeaderMap, body: &RequestBody, rare: bool) {
-    let waits = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if rare && headers.get(EXPECT).is_some_and(waits) {
-        // The gateway tells the client to go on once it sends the body upstream.
-        headers.remove(EXPECT);
-    }
-    if body.size_hint().exact().is_none() {
-        headers.remove(CONTENT_LENGTH);
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    } else if rare {
-        // Trailers come behind chunks only.
-        headers.remove(TRAILER);
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn set(headers: &mut HeaderMap, readings: &Readings, now: UnixMs) {
 
 /// `Retry-After`, in whole seconds, rounded up and at least one: who heeds it is never early.
 pub(super) fn set_retry(headers: &mut HeaderMap, retry_ms: u64) {
-    headers.insert(RETRY_AFTER, HeaderValue::from(retry_ms.div_ceil(1_000).max(1)));
+    headers.insert(RETRY_AFTER, number(retry_ms.div_ceil(1_000).max(1)));
 }
 
 /// A number as a header: with one allocation, where its own conversion takes two.

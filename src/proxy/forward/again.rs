@@ -51,12 +51,12 @@ pub(super) async fn repeat<'p>(
         state.metrics.retry(id, "over_budget");
         return None;
     };
-    let mut headers: HeaderMap = spare.headers.iter().cloned().collect();
     if !charged_again(call, outgoing, permit, method).await {
         state.metrics.retry(id, "over_limit");
         return None;
     }
     state.metrics.retry(id, "repeated");
+    let mut headers: HeaderMap = spare.headers.iter().cloned().collect();
     let body = RequestBody::of(spare.body.clone());
     prepare(&mut headers, call, outgoing, permit, &body);
     Some((repeat, super::request(method, headers, body)))

@@ -1,12 +1,16 @@
 //! What a client's headers become on their way upstream.
 
 use http::HeaderValue;
-use http::header::{CONNECTION, HeaderMap, HeaderName, TE, UPGRADE, VIA};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA,
+};
+use http_body::Body;
 
 use crate::enforce::Permit;
 use crate::proxy::body::RequestBody;
 use crate::proxy::call::Call;
-use crate::proxy::forward::{ADDED_MAX, Outgoing, frame};
+use crate::proxy::forward::{ADDED_MAX, Outgoing};
 use crate::proxy::forwarded::{FORWARDED_FOR, FORWARDED_PROTO};
 use crate::proxy::head;
 use crate::proxy::limits::number;
@@ -77,5 +81,21 @@ fn identify(headers: &mut HeaderMap, permit: &Permit) {
         if let Some(id) = id {
             headers.insert(name, number(id));
         }
+    }
+}
+
+/// One framing, whatever the client's was: a length that is known, or chunks.
+fn frame(headers: &mut HeaderMap, body: &RequestBody, rare: bool) {
+    let waits = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if rare && headers.get(EXPECT).is_some_and(waits) {
+        // The gateway tells the client to go on once it sends the body upstream.
+        headers.remove(EXPECT);
+    }
+    if body.size_hint().exact().is_none() {
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else if rare {
+        // Trailers come behind chunks only.
+        headers.remove(TRAILER);
     }
 }
