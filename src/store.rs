@@ -281,6 +281,16 @@ pub trait CounterStore: Send + Sync + 'static {
         &self,
         reserve: &QuotaReserve,
     ) -> impl Future<Output = Result<QuotaReserved, StoreError>> + Send;
+    /// The same of many calls that ask for nothing, each by itself. Of those whose window is not the
+    /// current one by the store's clock: the time that it reads.
+    ///
+    /// # Errors
+    /// Also [`StoreError::Learning`], where any shard is. Some calls may be executed then; all can be
+    /// made again.
+    fn reports(
+        &self,
+        calls: &[QuotaReserve],
+    ) -> impl Future<Output = Result<Vec<Option<UnixMs>>, StoreError>> + Send;
     /// Asks for units of a rate and closes leases.
     fn rate(
         &self,

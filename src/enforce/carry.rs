@@ -1,8 +1,8 @@
 //! Units that were used up before a credential came here.
 
 use crate::catalog::Catalog;
-use crate::domain::counter::ProcessId;
-use crate::domain::grant::{Grant, Limit, LimitScope, LimitSpec};
+use crate::domain::counter::{CounterKey, ProcessId};
+use crate::domain::grant::{Grant, Limit, LimitScope};
 use crate::domain::id::CredentialId;
 use crate::domain::lease::{Cell, QuotaCall};
 use crate::domain::limit::{Period, Quota};
@@ -11,7 +11,7 @@ use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
 use crate::enforce::Enforcer;
 use crate::enforce::usage::specs;
-use crate::store::{CounterStore, QuotaReserve, QuotaReserved, StoreError};
+use crate::store::{CounterStore, QuotaReserve, StoreError};
 
 /// How often a window is looked for by the store's clock: only a clock that runs wild needs more.
 const WINDOWS_TRIED_MAX: usize = 3;
@@ -29,83 +29,120 @@ pub struct Carried {
 }
 
 impl Enforcer {
-    /// Counts units of a credential's quota that were used up elsewhere, in the period that runs.
+    /// Counts units of credentials' quotas that were used up elsewhere, in the periods that run.
     ///
-    /// `record` is the token's record. The units go into a cell of their own, whose totals only
+    /// Each comes with its token's record. The units go into a cell of their own, whose totals only
     /// grow: telling them again changes nothing, telling of more adds the difference. A rolling
     /// period that has not begun begins now, or so that it ends when the one elsewhere does.
     ///
     /// # Errors
-    /// When the store does not answer. The same call can be made again.
-    pub async fn carry(
+    /// When the store does not answer, or is learning. The same call can be made again.
+    pub async fn carry(&self, all: &[(TokenHash, &[u8], Carried)]) -> Result<(), StoreError> {
+        let mut left = Vec::with_capacity(all.len());
+        for (token, record, carried) in all {
+            self.units(token, record, *carried, &mut left)?;
+        }
+        self.begin(&mut left).await?;
+        let mut now = self.clock.unix();
+        for _ in 0..WINDOWS_TRIED_MAX {
+            let calls: Vec<_> = left.iter().map(|units| units.report(now)).collect();
+            let mut told = self.catalog.store().reports(&calls).await?.into_iter();
+            left.retain(|_| match told.next().flatten() {
+                Some(theirs) => {
+                    now = theirs;
+                    true
+                }
+                None => false,
+            });
+            if left.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Damaged { what: "the clock" })
+    }
+
+    /// What there is to tell of one credential.
+    fn units(
         &self,
         token: &TokenHash,
         record: &[u8],
         carried: Carried,
+        all: &mut Vec<Units>,
     ) -> Result<(), StoreError> {
         let (credential, resets) = Catalog::read_key(record)?;
         // Without usable policies there is no quota, and every request is refused.
         let snapshot = self.catalog.snapshot();
         let Ok(merged) = snapshot.merged(&credential, self.settings.mode) else { return Ok(()) };
         let grant = Grant::compile(&credential, token, &merged, self.settings.defaults);
+        // A limit never has generation 0: see `Session::compile`.
+        let generation = snapshot.generation.0.saturating_add(1);
         for (spec, _) in specs(&grant) {
             // An API's own quota is not what the credential used up.
             let own = matches!(spec.scope, LimitScope::Api(_) | LimitScope::Endpoint { .. });
             if let Limit::Quota(quota) = &spec.limit
                 && !own
             {
-                // A limit never has generation 0: see `Session::compile`.
-                let generation = snapshot.generation.0.saturating_add(1);
-                let terms = Terms { of: credential.id, resets: spec.resets(resets), generation };
-                self.carry_into(spec, quota, &terms, carried).await?;
+                all.push(Units {
+                    of: credential.id,
+                    key: spec.key.clone(),
+                    quota: quota.clone(),
+                    resets: spec.resets(resets),
+                    generation,
+                    carried,
+                    anchor: UnixMs(0),
+                });
             }
         }
         Ok(())
     }
 
-    async fn carry_into(
-        &self,
-        spec: &LimitSpec,
-        quota: &Quota,
-        terms: &Terms,
-        carried: Carried,
-    ) -> Result<(), StoreError> {
-        let store = self.catalog.store();
-        let mut now = self.clock.unix();
-        let anchor = match &quota.period {
-            Period::Never | Period::Calendar(_) => UnixMs(0),
-            Period::Every { ms } => {
-                let begun = carried.renews.and_then(|ends| ends.0.checked_sub(ms.get()));
-                store.anchor_from(&spec.key.subject, now, begun.map(UnixMs)).await?
-            }
-        };
-        let used = carried.used.max(1);
+    /// Sees to it that rolling periods have begun.
+    async fn begin(&self, all: &mut [Units]) -> Result<(), StoreError> {
+        let mut rolling: Vec<_> = all.iter_mut().filter_map(Units::rolling).collect();
+        let asked: Vec<_> =
+            rolling.iter().map(|(units, begun)| (units.key.subject, *begun)).collect();
+        let anchors = self.catalog.store().anchors(&asked, self.clock.unix()).await?;
+        for ((units, _), anchor) in rolling.iter_mut().zip(anchors) {
+            units.anchor = anchor;
+        }
+        Ok(())
+    }
+}
+
+/// Units that the counter of a quota is told of.
+struct Units {
+    of: CredentialId,
+    key: CounterKey,
+    quota: Quota,
+    resets: u64,
+    generation: u64,
+    carried: Carried,
+    /// When its rolling periods began, if they roll.
+    anchor: UnixMs,
+}
+
+impl Units {
+    /// If its periods roll: with when they began elsewhere, where that is known.
+    fn rolling(&mut self) -> Option<(&mut Self, Option<UnixMs>)> {
+        let Period::Every { ms } = &self.quota.period else { return None };
+        let begun = self.carried.renews.and_then(|ends| ends.0.checked_sub(ms.get()));
+        Some((self, begun.map(UnixMs)))
+    }
+
+    /// The call that tells of them, in the window of a moment.
+    fn report(&self, now: UnixMs) -> QuotaReserve {
+        let Carried { used, .. } = self.carried;
         let call = QuotaCall {
-            process: ProcessId(ELSEWHERE ^ terms.of.0),
-            cell: Cell { first_call: 1, last_call: used, local: carried.used, ..Cell::default() },
-            limit: quota.limit.get(),
-            generation: terms.generation,
+            process: ProcessId(ELSEWHERE ^ self.of.0),
+            cell: Cell { first_call: 1, last_call: used.max(1), local: used, ..Cell::default() },
+            limit: self.quota.limit.get(),
+            generation: self.generation,
             want: 0,
             need: 0,
             least: 0,
             live: 1,
         };
-        for _ in 0..WINDOWS_TRIED_MAX {
-            let window = window_at(&quota.period, anchor, terms.resets, now);
-            let reserve = QuotaReserve { key: spec.key.clone(), window, call };
-            match store.quota(&reserve).await? {
-                QuotaReserved::Answer { .. } => return Ok(()),
-                QuotaReserved::OtherWindow { now: theirs } => now = theirs,
-                // It grants nothing until it knows what it had: the caller tries again.
-                QuotaReserved::Learn => return Err(StoreError::io("written", "it is learning")),
-            }
-        }
-        Err(StoreError::Damaged { what: "the clock" })
+        let window = window_at(&self.quota.period, self.anchor, self.resets, now);
+        QuotaReserve { key: self.key.clone(), window, call }
     }
-}
-
-struct Terms {
-    of: CredentialId,
-    resets: u64,
-    generation: u64,
 }

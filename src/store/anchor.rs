@@ -1,9 +1,14 @@
 //! When a subject's rolling periods began: its first use, kept for ever. In Redis it lies with the
 //! subject's counters, so that it is lost and asserted with them.
 
+use std::collections::BTreeMap;
+
 use crate::domain::counter::Subject;
 use crate::domain::time::UnixMs;
-use crate::store::{AnyStore, Committed, Expect, Kind, RecordKey, RecordStore, StoreError, Write};
+use crate::store::{AnyStore, Expect, Kind, Record, RecordKey, RecordStore, StoreError, Write};
+
+/// How often unset instants are set and read: once, and again for each who was faster.
+const ROUNDS_MAX: usize = 3;
 
 impl AnyStore {
     /// The instant of a subject's first use. The first who asks sets it, to `now`, or to the time
@@ -12,35 +17,43 @@ impl AnyStore {
     /// # Errors
     /// When the store does not answer, is learning, or the record is not one of these.
     pub async fn anchor(&self, subject: &Subject, now: UnixMs) -> Result<UnixMs, StoreError> {
-        self.anchor_from(subject, now, None).await
+        let all = [(*subject, None)];
+        self.anchors(&all, now).await?.pop().ok_or(StoreError::Damaged { what: "an anchor" })
     }
 
-    /// The same for a subject that was used elsewhere: if nobody has asked yet, its rolling periods
-    /// began at `begun`, whatever the time is now.
+    /// The same of many, in their order. Those that were used elsewhere come with when their rolling
+    /// periods began there: that holds if nobody has asked yet, whatever the time is now.
     ///
     /// # Errors
     /// As [`Self::anchor`].
-    pub async fn anchor_from(
+    pub async fn anchors(
         &self,
-        subject: &Subject,
+        subjects: &[(Subject, Option<UnixMs>)],
         now: UnixMs,
-        begun: Option<UnixMs>,
-    ) -> Result<UnixMs, StoreError> {
+    ) -> Result<Vec<UnixMs>, StoreError> {
         #[cfg(feature = "redis")]
         if let Self::Redis(store) = self {
-            return store.anchor(subject, begun).await;
+            return store.anchors(subjects).await;
         }
-        let begun = begun.unwrap_or(now);
-        // A second round when another gateway was first.
-        for _ in 0..2 {
-            if let Some(first) = self.first_use(subject).await? {
-                return Ok(first);
+        let keys: Vec<_> = subjects.iter().map(|(subject, _)| record(subject)).collect();
+        // A further round when another gateway was first.
+        for _ in 0..ROUNDS_MAX {
+            let (mut instants, mut missing) = (Vec::new(), BTreeMap::new());
+            let found = self.get_all(&keys).await?;
+            for ((key, found), (_, begun)) in keys.iter().zip(found).zip(subjects) {
+                match found {
+                    Some(found) => instants.push(instant(&found)?),
+                    None => drop(missing.entry(key).or_insert(begun.unwrap_or(now))),
+                }
             }
-            let value = Some(begun.0.to_be_bytes().into());
-            let write = Write { key: record(subject), expect: Expect::Absent, value };
-            if let Committed::At(_) = self.commit(vec![write]).await? {
-                return Ok(begun);
+            if missing.is_empty() {
+                return Ok(instants);
             }
+            let write = |(key, begun): (&RecordKey, UnixMs)| {
+                let value = Some(begun.0.to_be_bytes().into());
+                Write { key: key.clone(), expect: Expect::Absent, value }
+            };
+            self.commit(missing.into_iter().map(write).collect()).await?;
         }
         Err(StoreError::Damaged { what: "an anchor" })
     }
@@ -54,11 +67,14 @@ impl AnyStore {
         if let Self::Redis(store) = self {
             return store.first_use(subject).await;
         }
-        let Some(record) = self.get(&record(subject)).await? else { return Ok(None) };
-        let bytes = <[u8; 8]>::try_from(record.value.as_ref());
-        let bytes = bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;
-        Ok(Some(UnixMs(u64::from_be_bytes(bytes))))
+        self.get(&record(subject)).await?.as_ref().map(instant).transpose()
     }
+}
+
+fn instant(record: &Record) -> Result<UnixMs, StoreError> {
+    let bytes = <[u8; 8]>::try_from(record.value.as_ref());
+    let bytes = bytes.map_err(|_not_eight| StoreError::Damaged { what: "an anchor" })?;
+    Ok(UnixMs(u64::from_be_bytes(bytes)))
 }
 
 fn record(subject: &Subject) -> RecordKey {

@@ -3,6 +3,7 @@
 use crate::domain::counter::{CounterKey, Window};
 use crate::domain::limit::Rate;
 use crate::domain::ratelog::RateAnswer;
+use crate::domain::time::UnixMs;
 use crate::store::embedded::EmbeddedStore;
 #[cfg(feature = "redis")]
 use crate::store::redis::RedisStore;
@@ -111,6 +112,14 @@ impl CounterStore for AnyStore {
             Self::Embedded(store) => store.quota(reserve).await,
             #[cfg(feature = "redis")]
             Self::Redis(store) => store.quota(reserve).await,
+        }
+    }
+
+    async fn reports(&self, calls: &[QuotaReserve]) -> Result<Vec<Option<UnixMs>>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.reports(calls).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.reports(calls).await,
         }
     }
 

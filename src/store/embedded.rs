@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::domain::counter::{CounterKey, Window};
 use crate::domain::limit::Rate;
 use crate::domain::ratelog::RateAnswer;
+use crate::domain::time::UnixMs;
 use crate::store::{
     Committed, CounterStore, Generation, Kind, Page, QuotaReserve, QuotaReserved, QuotaUsage,
     RateReserve, Record, RecordKey, RecordStore, StoreError, Write,
@@ -228,6 +229,22 @@ impl CounterStore for EmbeddedStore {
         let (answer, number) = self.shared.counters.quota(reserve, &self.shared.journal)?;
         self.shared.journal.durable(number).await?;
         Ok(answer)
+    }
+
+    async fn reports(&self, calls: &[QuotaReserve]) -> Result<Vec<Option<UnixMs>>, StoreError> {
+        let mut told = Vec::with_capacity(calls.len());
+        let mut last = 0;
+        for reserve in calls {
+            let (answer, number) = self.shared.counters.quota(reserve, &self.shared.journal)?;
+            last = last.max(number);
+            told.push(match answer {
+                QuotaReserved::Answer { .. } => None,
+                QuotaReserved::OtherWindow { now } => Some(now),
+                QuotaReserved::Learn => return Err(StoreError::Learning),
+            });
+        }
+        self.shared.journal.durable(last).await?;
+        Ok(told)
     }
 
     async fn rate(&self, reserve: &RateReserve) -> Result<RateAnswer, StoreError> {

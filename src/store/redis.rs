@@ -41,6 +41,7 @@ mod fault;
 mod hints;
 mod keys;
 mod link;
+mod many;
 mod options;
 mod records;
 mod registry;
@@ -200,12 +201,11 @@ impl RedisStore {
         self.counters.assert(&self.keys, shard, batch).await
     }
 
-    pub(in crate::store) async fn anchor(
+    pub(in crate::store) async fn anchors(
         &self,
-        subject: &Subject,
-        begun: Option<UnixMs>,
-    ) -> Result<UnixMs, StoreError> {
-        self.counters.anchor(&self.keys, subject, begun).await
+        subjects: &[(Subject, Option<UnixMs>)],
+    ) -> Result<Vec<UnixMs>, StoreError> {
+        self.counters.anchors(&self.keys, subjects).await
     }
 
     pub(in crate::store) async fn first_use(
@@ -270,6 +270,10 @@ impl RecordStore for RedisStore {
 impl CounterStore for RedisStore {
     async fn quota(&self, reserve: &QuotaReserve) -> Result<QuotaReserved, StoreError> {
         self.counters.quota(&self.keys, reserve).await
+    }
+
+    async fn reports(&self, calls: &[QuotaReserve]) -> Result<Vec<Option<UnixMs>>, StoreError> {
+        self.counters.reports(&self.keys, calls).await
     }
 
     async fn rate(&self, reserve: &RateReserve) -> Result<RateAnswer, StoreError> {

@@ -14,6 +14,7 @@ use turnpike::store::{
 
 mod crash;
 mod embedded;
+mod many;
 mod random;
 #[cfg(feature = "redis")]
 mod redis;
@@ -27,6 +28,11 @@ mod redis_lost;
 mod redis_random;
 #[cfg(feature = "redis")]
 mod redis_steps;
+
+use many::{
+    a_report_in_another_window_is_told_the_time, reports_count_once_each,
+    reports_on_one_counter_add_up, the_first_says_when_periods_began,
+};
 
 /// Runs each case on each store: a new store is one more line.
 macro_rules! on_every_store {
@@ -72,6 +78,10 @@ on_every_store! {
     a_rate_grants_no_more_than_itself
     a_closed_lease_frees_what_was_not_spent
     racing_leases_never_hold_more_than_the_rate
+    reports_count_once_each
+    reports_on_one_counter_add_up
+    a_report_in_another_window_is_told_the_time
+    the_first_says_when_periods_began
 }
 
 fn put(key: &RecordKey, expect: Expect, value: &[u8]) -> Write {

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::batch::Batch;
@@ -271,15 +270,14 @@ pub(super) async fn carry(
     txn: &mut Txn<'_>,
     carried: &[(TokenHash, Carried)],
 ) -> Result<(), StoreError> {
-    let mut told = Vec::with_capacity(carried.len());
-    for (hash, carried) in carried {
-        if let Some(value) = txn.get(&token_key(hash)).await? {
-            told.push((hash, value, *carried));
-        }
+    let mut values = Vec::with_capacity(carried.len());
+    for (hash, _) in carried {
+        values.push(txn.get(&token_key(hash)).await?);
     }
+    let told = carried.iter().zip(&values);
     let told =
-        told.iter().map(|(hash, value, carried)| state.enforcer.carry(hash, value, *carried));
-    try_join_all(told).await.map(|_| ())
+        told.filter_map(|((hash, carried), value)| Some((*hash, value.as_deref()?, *carried)));
+    state.enforcer.carry(&told.collect::<Vec<_>>()).await
 }
 
 /// The members of a new credential, as the portal's own way of importing one leaves them.

@@ -16,8 +16,9 @@
 -- then for each rate: how many pairs, and these: in how many ms units leave, how many
 --
 -- Answers {echo, incarnation, 1 if it was taken in, else 0: LEARN}.
+local process = ARGV[3]
 local now = server_time()
-local incarnation, _, learning = keep_up(now)
+local incarnation, _, learning = keep_up(now, KEYS[1], tonumber(ARGV[2]))
 if tonumber(ARGV[2]) < incarnation then
   return {ARGV[1], incarnation, 0}
 end

@@ -15,7 +15,7 @@ use crate::domain::ratelog::RateAnswer;
 use crate::domain::shard::{CounterCopy, Incarnation};
 use crate::domain::time::UnixMs;
 use crate::store::redis::fault::RedisFault;
-use crate::store::redis::keys::{self, Keys};
+use crate::store::redis::keys::Keys;
 use crate::store::redis::link::Link;
 use crate::store::redis::script::{Answer, Script};
 use crate::store::redis::shards::{self, Shards};
@@ -36,19 +36,19 @@ const FOLDING_CALLS: u64 = 64;
 /// The scripts, and the connection they run on.
 #[derive(Debug)]
 pub(super) struct Counters {
-    link: Link,
-    deadline: Duration,
-    clock: Arc<dyn Clock>,
-    steps: Steps,
+    pub(super) link: Link,
+    pub(super) deadline: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) steps: Steps,
     pub(super) shards: Shards,
     /// Processes that were seen lately; all others are long gone.
     recent: ArcSwap<BTreeSet<ProcessId>>,
-    quota: Script,
+    pub(super) quota: Script,
     rate: Script,
     usage: Script,
     poll: Script,
     assert: Script,
-    anchor: Script,
+    pub(super) anchor: Script,
     get: Script,
 }
 
@@ -99,19 +99,7 @@ impl Counters {
             return Ok(QuotaReserved::Learn);
         }
         let arguments = |cmd: &mut Cmd| {
-            caller(cmd, member.incarnation(), call.process);
-            time(cmd, window.start);
-            match window.end {
-                Some(end) => time(cmd, end),
-                None => {
-                    cmd.arg("");
-                }
-            }
-            shards::cell(cmd, &call.cell);
-            for number in [call.limit, call.generation, call.want, call.need, call.least, call.live]
-            {
-                cmd.arg(number.min(NUMBER_MAX));
-            }
+            quota_call(cmd, member.incarnation(), reserve);
             if call.cell.last_call.is_multiple_of(FOLDING_CALLS) {
                 for process in self.recent.load().iter() {
                     cmd.arg(process.0.to_be_bytes().as_slice());
@@ -254,36 +242,6 @@ impl Counters {
         Ok(())
     }
 
-    /// When a subject's rolling periods began; set if it was not, to `begun` or to now.
-    pub(super) async fn anchor(
-        &self,
-        keys: &Keys,
-        of: &Subject,
-        begun: Option<UnixMs>,
-    ) -> Result<UnixMs, StoreError> {
-        let shard = keys::shard(of);
-        let member = self.shards.member(shard);
-        if !member.may_reserve() {
-            return Err(StoreError::Learning);
-        }
-        let arguments = |cmd: &mut Cmd| {
-            caller(cmd, member.incarnation(), ProcessId(0));
-            match begun {
-                Some(begun) => cmd.arg(begun.0.min(NUMBER_MAX)),
-                None => cmd.arg(""),
-            };
-        };
-        let names = [keys.shard(shard), keys.anchor(of)];
-        let mut answer = self.link.script(&self.anchor, &names, self.deadline, arguments).await?;
-        let learn = answer.number()? != 0;
-        let number = answer.number()?;
-        if learn {
-            self.shards.heard(shard, Incarnation(number), true);
-            return Err(StoreError::Learning);
-        }
-        Ok(UnixMs(number))
-    }
-
     /// When a subject's rolling periods began.
     pub(super) async fn first_use(
         &self,
@@ -318,14 +276,31 @@ impl Counters {
 }
 
 /// What `quota.lua` says became of a call.
-const EXECUTED: u64 = 0;
-const GONE: u64 = 1;
-const OTHER_WINDOW: u64 = 2;
-const LEARN: u64 = 3;
+pub(super) const EXECUTED: u64 = 0;
+pub(super) const GONE: u64 = 1;
+pub(super) const OTHER_WINDOW: u64 = 2;
+pub(super) const LEARN: u64 = 3;
 
 /// What each call on a shard begins with.
 fn caller(cmd: &mut Cmd, known: Incarnation, process: ProcessId) {
     cmd.arg(known.0.min(NUMBER_MAX)).arg(process.0.to_be_bytes().as_slice());
+}
+
+/// One call as `quota.lua` takes it.
+pub(super) fn quota_call(cmd: &mut Cmd, known: Incarnation, reserve: &QuotaReserve) {
+    let QuotaReserve { window, call, .. } = reserve;
+    caller(cmd, known, call.process);
+    time(cmd, window.start);
+    match window.end {
+        Some(end) => time(cmd, end),
+        None => {
+            cmd.arg("");
+        }
+    }
+    shards::cell(cmd, &call.cell);
+    for number in [call.limit, call.generation, call.want, call.need, call.least, call.live] {
+        cmd.arg(number.min(NUMBER_MAX));
+    }
 }
 
 /// The whole counter at the end of an answer.

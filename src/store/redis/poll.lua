@@ -6,9 +6,8 @@
 -- Answers {echo, incarnation, 1 while learning, else 0, now}.
 local now = server_time()
 if ARGV[4] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
-  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  redis.call('HSET', KEYS[1], 'n', whole(now), 'r', run, 'b', '0')
+  redis.call('HSET', KEYS[1], 'n', whole(now), 'r', run_id(), 'b', '0')
 end
-local incarnation, _, learning = keep_up(now)
+local incarnation, _, learning = keep_up(now, KEYS[1], tonumber(ARGV[2]))
 if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'b', whole(now)) end
 return {ARGV[1], incarnation, learning and 1 or 0, now}

@@ -20,8 +20,9 @@ local LONG_MS = 60000 -- Rates of a longer window are told after a loss, and not
 local LATE_MS = 10000 -- The longest a call may be on its way: for so long an idle log is kept.
 local SILENT_MS = 3600000 -- A process that has not called for an hour is over.
 
+local process = ARGV[3]
 local now = server_time()
-local incarnation, blind, learning = keep_up(now)
+local incarnation, blind, learning = keep_up(now, KEYS[1], tonumber(ARGV[2]))
 if ARGV[12] == '1' then
   blind = now
   redis.call('HSET', KEYS[1], 'b', whole(now))

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use turnpike::domain::counter::{CounterKey, ProcessId, Window};
-use turnpike::domain::lease::QuotaCall;
+use turnpike::domain::lease::{Cell, QuotaCall};
 use turnpike::domain::ratelog::{RateCall, rate};
 use turnpike::domain::shard::{Assertion, At, Held, Kept, QuotaReply, RunId, Shard, Stage};
 use turnpike::store::shards::{AssertBatch, Remembered, RememberedRate, ShardId};
@@ -131,6 +131,24 @@ async fn the_first_use_is_told_again() {
     a.store.poll().await.unwrap();
     let asked = a.store.anchor(&key.subject, window.start).await;
     assert!(matches!(asked, Err(StoreError::Learning)), "nobody begins a period meanwhile");
+    // Also where only one of many shards is heard of, and where none is yet.
+    let cell = Cell { first_call: 1, last_call: 5, local: 5, ..Cell::default() };
+    for polled in [true, false] {
+        let store = AnyStore::Redis(server.connect().await);
+        if polled {
+            store.poll().await.unwrap();
+        }
+        let reports = [1, 2, 3].map(|n| QuotaReserve {
+            key: super::key(n, "q//e1000"),
+            window,
+            call: call(9, cell, 100, 0),
+        });
+        let told = store.reports(&reports).await;
+        assert!(matches!(told, Err(StoreError::Learning)), "{told:?}");
+        let subjects = reports.map(|report| (report.key.subject, None));
+        let asked = store.anchors(&subjects, window.start).await;
+        assert!(matches!(asked, Err(StoreError::Learning)), "{asked:?}");
+    }
     let assertion = a.held.assertion(9);
     let shard = a.store.shard(&key);
     let counters = [Remembered { key: key.clone(), window, anchor: Some(first), assertion }];
