@@ -6,6 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
 use crate::domain::api::Api;
 use crate::domain::credential::Credential;
 use crate::domain::time::BootNs;
@@ -220,6 +223,19 @@ impl Catalog {
     /// # Errors
     /// When the store does not answer; it may then have stored or not, all or nothing.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
+        let (committed, in_force) = self.store_first(writes).await?;
+        in_force.await.map_err(|error| StoreError::io("written", error))?;
+        Ok(committed)
+    }
+
+    /// The same, but returns as soon as they are stored, with what ends when they are in force, too.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub(crate) async fn store_first(
+        &self,
+        writes: Vec<Write>,
+    ) -> Result<(Committed, JoinHandle<()>), StoreError> {
         let ours: Vec<(RecordKey, Option<Arc<[u8]>>)> = writes
             .iter()
             .filter(|write| concerns_us(write.key.kind))
@@ -230,37 +246,47 @@ impl Catalog {
         };
         let (store, live) = (Arc::clone(&self.store), Arc::clone(&self.live));
         let kept = Arc::clone(&self.kept);
-        let whole = tokio::spawn(async move {
+        let (tell, told) = oneshot::channel();
+        let rest = tokio::spawn(async move {
             let committed = store.commit(writes).await;
-            match &committed {
-                Ok(Committed::At(at)) => {
-                    let noted = noted(*at);
-                    let taking = kept.taking(*at);
-                    live.committed(&noted, *at);
-                    let changed = noted.into_iter().map(|Noted { key, at, .. }| (key, at));
-                    let taken = Taken { changed: changed.collect(), ..Taken::default() };
-                    let kept = match kept.copy() {
-                        Some(copy) => copy.take(taken).await,
-                        None => Ok(()),
-                    };
-                    match kept {
-                        Ok(()) => taking.done(),
-                        // The feed brings it once more, and does not go on before it is written.
-                        Err(error) => tracing::error!(%error, "a commit is not in the copy yet"),
-                    }
-                    if live.is_followed() {
-                        // Should it take longer, the feed is broken, and said so.
-                        let turn = tokio::time::timeout(TURN_MAX, live.until_applied(*at));
-                        let _in_turn = turn.await;
-                    }
-                }
-                Ok(Committed::Conflict(_)) => {}
+            let noted = match &committed {
+                Ok(Committed::At(at)) => Some((noted(*at), *at)),
+                Ok(Committed::Conflict(_)) => None,
                 // It may be stored all the same: what is in memory of these tokens is read anew.
-                Err(_) => live.forget(&noted(Generation(u64::MAX))),
+                Err(_) => {
+                    live.forget(&noted(Generation(u64::MAX)));
+                    None
+                }
+            };
+            let taking = noted.as_ref().map(|(noted, at)| {
+                let taking = kept.taking(*at);
+                live.committed(noted, *at);
+                taking
+            });
+            // It goes on, whether anybody still wants to know or not.
+            let _unheard = tell.send(committed);
+            let (Some((noted, at)), Some(taking)) = (noted, taking) else { return };
+            let changed = noted.into_iter().map(|Noted { key, at, .. }| (key, at));
+            let taken = Taken { changed: changed.collect(), ..Taken::default() };
+            let kept = match kept.copy() {
+                Some(copy) => copy.take(taken).await,
+                None => Ok(()),
+            };
+            match kept {
+                Ok(()) => taking.done(),
+                // The feed brings it once more, and does not go on before it is written.
+                Err(error) => tracing::error!(%error, "a commit is not in the copy yet"),
             }
-            committed
+            if live.is_followed() {
+                // Should it take longer, the feed is broken, and said so.
+                let turn = tokio::time::timeout(TURN_MAX, live.until_applied(at));
+                let _in_turn = turn.await;
+            }
         });
-        whole.await.unwrap_or_else(|error| Err(StoreError::io("written", error)))
+        match told.await {
+            Ok(committed) => Ok((committed?, rest)),
+            Err(error) => Err(StoreError::io("written", error)),
+        }
     }
 
     /// What a token's record says: a credential, and how often its quotas were reset.

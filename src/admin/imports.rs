@@ -6,6 +6,7 @@
 //! since lines that are applied already change nothing.
 
 mod batch;
+mod early;
 mod feed;
 mod find;
 mod flight;

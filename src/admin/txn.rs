@@ -2,6 +2,7 @@
 //! writes go in, all of them at once, or none does.
 
 mod ahead;
+mod entries;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use foldhash::fast::RandomState;
 use super::cid::number_in;
 use super::steps::Rest;
 use crate::catalog::Catalog;
-use crate::store::{Committed, Expect, Kind, RecordKey, RecordStore, StoreError};
+use crate::store::{Committed, Expect, Kind, Record, RecordKey, RecordStore, StoreError};
 use crate::wire::portal::fields::Ref;
 use crate::wire::portal::stored::Stored;
-pub(crate) use ahead::{Ahead, Sealed};
+pub(crate) use ahead::Sealed;
 use ahead::{Read, Sealing};
+pub(crate) use entries::{cid_entry, entries, kind_byte, name_entry};
+use entries::{member_key, member_prefix};
 
 /// Records per page of a list that is read whole.
 const PAGE: usize = 500;
@@ -25,8 +28,8 @@ const PAGE: usize = 500;
 pub(crate) struct Txn<'c> {
     catalog: &'c Catalog,
     seen: HashMap<RecordKey, Seen, RandomState>,
-    /// What another writes, that is on its way: this one comes after it.
-    ahead: Option<Arc<Ahead>>,
+    /// What another writes, that is not through yet: this one comes after it.
+    ahead: Option<Arc<Sealed>>,
     /// What its request has still to do when it is through.
     pub(crate) rest: Rest,
 }
@@ -59,8 +62,8 @@ impl<'c> Txn<'c> {
         Self { catalog, seen: HashMap::default(), ahead: None, rest: Rest::default() }
     }
 
-    /// One that comes after another, whose commit is on its way.
-    pub(crate) fn after(catalog: &'c Catalog, ahead: Option<Arc<Ahead>>) -> Self {
+    /// One that comes after another, which is not through yet.
+    pub(crate) fn after(catalog: &'c Catalog, ahead: Option<Arc<Sealed>>) -> Self {
         Self { ahead, ..Self::new(catalog) }
     }
 
@@ -93,6 +96,14 @@ impl<'c> Txn<'c> {
     pub(crate) fn put_new(&mut self, key: RecordKey, value: Vec<u8>) {
         let seen = self.seen.entry(key).or_insert_with(|| Seen::read(Read::Nothing));
         (seen.write, seen.object) = (Some(Some(value.into())), None);
+    }
+
+    /// Takes in what was read before, after all commits but the one that this comes after.
+    pub(crate) fn found(&mut self, all: Vec<(RecordKey, Option<Record>)>) {
+        for (key, record) in all {
+            let read = self.read_ahead(&key).unwrap_or_else(|| record.into());
+            self.seen.entry(key).or_insert_with(|| Seen::read(read));
+        }
     }
 
     /// Reads many records at once, but for those that are written unread.
@@ -349,49 +360,11 @@ impl<'c> Txn<'c> {
             };
             writes.push(Sealing { key, expect, value });
         }
-        writes.sort_unstable_by(|one: &Sealing, other| one.key.cmp(&other.key));
-        Sealed(writes)
+        Sealed::of(writes)
     }
-}
-
-/// An object's entries in the indexes: its unique names, and whose it is.
-pub(crate) fn entries(kind: Kind, object: &Stored) -> impl Iterator<Item = RecordKey> {
-    let uniques = object.uniques.iter().map(|entry| RecordKey::bytes(Kind::Unique, entry));
-    let owners = object.owners.iter();
-    uniques.chain(owners.map(move |owner| member_key(owner.0, owner.1, (kind, object.id))))
-}
-
-/// The entry of a custom id among the unique names.
-pub(crate) fn cid_entry(kind: Kind, cid: &str) -> String {
-    format!("{}/cid/{cid}", kind_byte(kind))
-}
-
-/// The entry of a name that is unique among objects of a kind, or within `scope`.
-pub(crate) fn name_entry(kind: Kind, scope: u64, name: &str) -> String {
-    format!("{}/name/{scope}/{name}", kind_byte(kind))
-}
-
-/// A kind as it lies in records.
-pub(crate) fn kind_byte(kind: Kind) -> u8 {
-    #[expect(clippy::as_conversions, reason = "the enum's own representation")]
-    let byte = kind as u8;
-    byte
 }
 
 /// Reads one of the portal's objects.
 pub(crate) fn decode(value: &[u8]) -> Result<Stored, StoreError> {
     Stored::decode(value).map_err(|_shape| StoreError::Damaged { what: "an object of the portal" })
-}
-
-fn member_prefix(owner_kind: u8, owner: u64, kind: Kind) -> Vec<u8> {
-    let mut prefix = vec![owner_kind];
-    prefix.extend(owner.to_be_bytes());
-    prefix.push(kind_byte(kind));
-    prefix
-}
-
-fn member_key(owner_kind: u8, owner: u64, member: (Kind, u64)) -> RecordKey {
-    let mut id = member_prefix(owner_kind, owner, member.0);
-    id.extend(member.1.to_be_bytes());
-    RecordKey::bytes(Kind::Member, id)
 }

@@ -1,5 +1,7 @@
 //! Units that were used up before a credential came here.
 
+use std::sync::Arc;
+
 use crate::catalog::Catalog;
 use crate::domain::counter::{CounterKey, ProcessId};
 use crate::domain::grant::{Grant, Limit, LimitScope};
@@ -19,9 +21,13 @@ const WINDOWS_TRIED_MAX: usize = 3;
 /// random numbers, so that none of them has this one.
 const ELSEWHERE: u64 = 0x656c_7365_7768_0000;
 
-/// What was used up elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was used up elsewhere of a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
+    /// Its token.
+    pub token: TokenHash,
+    /// The token's record.
+    pub record: Arc<[u8]>,
     /// Units of the quota.
     pub used: u64,
     /// When the period ends that they were used in, where that is known.
@@ -31,16 +37,16 @@ pub struct Carried {
 impl Enforcer {
     /// Counts units of credentials' quotas that were used up elsewhere, in the periods that run.
     ///
-    /// Each comes with its token's record. The units go into a cell of their own, whose totals only
+    /// The units go into a cell of their own, whose totals only
     /// grow: telling them again changes nothing, telling of more adds the difference. A rolling
     /// period that has not begun begins now, or so that it ends when the one elsewhere does.
     ///
     /// # Errors
     /// When the store does not answer, or is learning. The same call can be made again.
-    pub async fn carry(&self, all: &[(TokenHash, &[u8], Carried)]) -> Result<(), StoreError> {
+    pub async fn carry(&self, all: &[Carried]) -> Result<(), StoreError> {
         let mut left = Vec::with_capacity(all.len());
-        for (token, record, carried) in all {
-            self.units(token, record, *carried, &mut left)?;
+        for carried in all {
+            self.units(carried, &mut left)?;
         }
         self.begin(&mut left).await?;
         let mut now = self.clock.unix();
@@ -62,13 +68,8 @@ impl Enforcer {
     }
 
     /// What there is to tell of one credential.
-    fn units(
-        &self,
-        token: &TokenHash,
-        record: &[u8],
-        carried: Carried,
-        all: &mut Vec<Units>,
-    ) -> Result<(), StoreError> {
+    fn units(&self, carried: &Carried, all: &mut Vec<Units>) -> Result<(), StoreError> {
+        let Carried { token, record, used, renews } = carried;
         let (credential, resets) = Catalog::read_key(record)?;
         // Without usable policies there is no quota, and every request is refused.
         let snapshot = self.catalog.snapshot();
@@ -88,7 +89,8 @@ impl Enforcer {
                     quota: quota.clone(),
                     resets: spec.resets(resets),
                     generation,
-                    carried,
+                    used: *used,
+                    renews: *renews,
                     anchor: UnixMs(0),
                 });
             }
@@ -116,7 +118,8 @@ struct Units {
     quota: Quota,
     resets: u64,
     generation: u64,
-    carried: Carried,
+    used: u64,
+    renews: Option<UnixMs>,
     /// When its rolling periods began, if they roll.
     anchor: UnixMs,
 }
@@ -125,13 +128,13 @@ impl Units {
     /// If its periods roll: with when they began elsewhere, where that is known.
     fn rolling(&mut self) -> Option<(&mut Self, Option<UnixMs>)> {
         let Period::Every { ms } = &self.quota.period else { return None };
-        let begun = self.carried.renews.and_then(|ends| ends.0.checked_sub(ms.get()));
+        let begun = self.renews.and_then(|ends| ends.0.checked_sub(ms.get()));
         Some((self, begun.map(UnixMs)))
     }
 
     /// The call that tells of them, in the window of a moment.
     fn report(&self, now: UnixMs) -> QuotaReserve {
-        let Carried { used, .. } = self.carried;
+        let used = self.used;
         let call = QuotaCall {
             process: ProcessId(ELSEWHERE ^ self.of.0),
             cell: Cell { first_call: 1, last_call: used.max(1), local: used, ..Cell::default() },

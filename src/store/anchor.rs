@@ -7,9 +7,6 @@ use crate::domain::counter::Subject;
 use crate::domain::time::UnixMs;
 use crate::store::{AnyStore, Expect, Kind, Record, RecordKey, RecordStore, StoreError, Write};
 
-/// How often unset instants are set and read: once, and again for each who was faster.
-const ROUNDS_MAX: usize = 3;
-
 impl AnyStore {
     /// The instant of a subject's first use. The first who asks sets it, to `now`, or to the time
     /// of a store that has its own clock.
@@ -36,8 +33,8 @@ impl AnyStore {
             return store.anchors(subjects).await;
         }
         let keys: Vec<_> = subjects.iter().map(|(subject, _)| record(subject)).collect();
-        // A further round when another gateway was first.
-        for _ in 0..ROUNDS_MAX {
+        // One to set and one to read, and another for each that somebody else sets meanwhile.
+        for _ in 0..subjects.len().saturating_add(2) {
             let (mut instants, mut missing) = (Vec::new(), BTreeMap::new());
             let found = self.get_all(&keys).await?;
             for ((key, found), (_, begun)) in keys.iter().zip(found).zip(subjects) {

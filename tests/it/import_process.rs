@@ -50,6 +50,10 @@ fn killed_and_done_again(stores: [&str; 2]) {
     let expect = [LINES, file.good(), file.faults.len().try_into().unwrap()];
     let done = import(one.admin, &file).unwrap();
     assert_eq!(["Total", "Created", "Failed"].map(|n| done[n].as_u64().unwrap()), expect, "{done}");
+    // Where reads wait behind commits, they are made early, but for the first.
+    let [commits, early] = ["commits", "early"].map(|name| told(&one.log(), name));
+    assert_eq!(0 < early, stores[0].contains("redis"), "{early} of {commits}");
+    assert!(early < commits, "{early} of {commits}");
     std::thread::scope(|threads| {
         let sending = threads.spawn(|| import(other.admin, &file));
         until("a part of it is applied", || {
@@ -80,6 +84,15 @@ fn killed_and_done_again(stores: [&str; 2]) {
     for folder in &folders {
         assert!(0 < no_token_in(folder.path()));
     }
+}
+
+/// A number that the end of an import is logged with.
+fn told(log: &str, name: &str) -> u64 {
+    let line = log.lines().find(|line| line.contains("import ended")).unwrap_or_default();
+    let after = line.split(name).nth(1).unwrap_or_default();
+    let digits = after.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().unwrap_or_else(|_| panic!("{name} in {line:?}"))
 }
 
 /// No token in what a gateway says.

@@ -47,8 +47,9 @@ async fn goes_on(gate: &Gate, now: UnixMs) {
     let hash = gate.catalog.pepper().hash(TOKEN.as_bytes());
     let key = RecordKey::bytes(Kind::Token, hash.0);
     let record = gate.catalog.store().get(&key).await.unwrap().unwrap();
-    let carried = Carried { used: 8, renews: Some(now.plus_ms(25 * MINUTE_MS)) };
-    gate.enforcer.carry(&[(hash, &record.value, carried)]).await.unwrap();
+    let renews = Some(now.plus_ms(25 * MINUTE_MS));
+    let carried = Carried { token: hash, record: record.value, used: 8, renews };
+    gate.enforcer.carry(&[carried]).await.unwrap();
     assert_eq!(usage().await, (8, 2), "told twice, counted once");
     assert_eq!(gate.admitted(TOKEN, "/a/x", 5).await, 2);
     assert_eq!(gate.denial(TOKEN, "/a/x").await, Some(Denial::QuotaExceeded));

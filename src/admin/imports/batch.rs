@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 
+use super::early::Early;
 use super::find::{self, AppFound, Found, Learnt, Names, applies};
 use super::job::{Job, Pass};
-use super::place::{Placed, carry};
+use super::place::Placed;
 use super::reader::Item;
-use crate::admin::keys::record;
+use crate::admin::keys::{record, token_key};
 use crate::admin::txn::{Txn, name_entry};
+use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
 use crate::enforce::Carried;
-use crate::store::{Kind, RecordKey, StoreError};
+use crate::store::{Kind, Record, RecordKey, StoreError};
 use crate::wire::imports::record::{Counts, Entry, Part};
 use crate::wire::imports::row::Row;
 use crate::wire::imports::{Code, Fault};
@@ -36,8 +38,14 @@ pub(super) struct Batch<'j> {
     part: Part,
     names: Names,
     pub(super) lesson: Lesson,
-    /// Tokens with units that were used up elsewhere.
-    pub(super) carried: Vec<(TokenHash, Carried)>,
+    pub(super) used: Vec<Used>,
+}
+
+/// Units of a token that were used up elsewhere, as [`Carried`].
+pub(super) struct Used {
+    pub(super) token: TokenHash,
+    pub(super) used: u64,
+    pub(super) renews: Option<UnixMs>,
 }
 
 impl<'j> Batch<'j> {
@@ -46,7 +54,17 @@ impl<'j> Batch<'j> {
         let counts = job.newest().counts;
         let (part, lesson) = (Part::default(), Lesson::default());
         let names = Names::default();
-        Self { job, pass, first, counts, part, names, lesson, carried: Vec::new() }
+        Self { job, pass, first, counts, part, names, lesson, used: Vec::new() }
+    }
+
+    /// The tokens of which the counters are to be told, with their records.
+    pub(super) async fn told(&mut self, txn: &mut Txn<'_>) -> Result<Vec<Carried>, StoreError> {
+        let mut told = Vec::with_capacity(self.used.len());
+        for Used { token, used, renews } in std::mem::take(&mut self.used) {
+            let record = txn.get(&token_key(&token)).await?;
+            told.extend(record.map(|record| Carried { token, record, used, renews }));
+        }
+        Ok(told)
     }
 
     /// The counts of all lines so far, the report on these, and what was learnt.
@@ -54,16 +72,68 @@ impl<'j> Batch<'j> {
         (self.counts, self.part, self.lesson)
     }
 
-    /// Puts what the lines ask for into a transaction. Most of what it reads, it reads at once.
+    /// Reads what the lines name, all at once, and `other` besides; what was read early is not read again.
+    /// Says whether that was early, and none of the tokens is there.
+    pub(super) async fn look(
+        &mut self,
+        txn: &mut Txn<'_>,
+        items: &[Item],
+        other: Option<&RecordKey>,
+        early: Option<Early>,
+    ) -> Result<bool, StoreError> {
+        let early = match early {
+            Some(early) => early.found().await,
+            None => Vec::new(),
+        };
+        let there = |(key, record): &(RecordKey, Option<Record>)| {
+            key.kind == Kind::Token && record.is_some()
+        };
+        self.job.early += u64::from(!early.is_empty());
+        let fresh = !early.is_empty() && !early.iter().any(there);
+        txn.found(early);
+        let mut asked = HashSet::new();
+        let named = rows(items).flat_map(|row| find::keys(row, &mut asked));
+        txn.prefetch(named.chain(other.cloned())).await?;
+        Ok(fresh)
+    }
+
+    /// Reads what a second look at the lines takes: owners, aliases, credentials that are there. What
+    /// lines are about is found by the way, if it is there already: then it stays so.
+    pub(super) async fn look_again(
+        &mut self,
+        txn: &mut Txn<'_>,
+        items: &[Item],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
+        let (mut keys, mut all) = (Vec::new(), Vec::new());
+        for row in rows(items) {
+            if let Some(known) = record(txn, &TokenHash(row.hash)).await? {
+                keys.push(RecordKey::number(Kind::Credential, known.credential));
+            }
+            let known = |found: &Found| matches!(found.app, AppFound::Known(_));
+            all.push(self.find(txn, row).await?.ok().filter(known));
+            let Some(Some(found)) = all.last() else { continue };
+            let AppFound::Known(app) = found.app else { continue };
+            keys.push(RecordKey::bytes(
+                Kind::Unique,
+                name_entry(Kind::Credential, app, &row.alias),
+            ));
+            keys.push(RecordKey::number(Kind::Plan, found.plan));
+            let owner = txn.shared(Kind::App, app).await?.and_then(|app| app.number("UserID"));
+            keys.extend(owner.map(|user| RecordKey::number(Kind::User, user)));
+            self.job.hints.learn(row, found, owner);
+        }
+        txn.prefetch(keys.into_iter()).await?;
+        Ok(all)
+    }
+
+    /// Puts what the lines ask for into a transaction that has read what they are about.
     pub(super) async fn fill(
         &mut self,
         txn: &mut Txn<'_>,
         items: &[Item],
+        known: Vec<Option<Found>>,
     ) -> Result<(), StoreError> {
-        let rows = || items.iter().filter_map(|item| item.row.as_ref().ok());
-        let mut asked = HashSet::new();
-        txn.prefetch(rows().flat_map(|row| find::keys(row, &mut asked))).await?;
-        let mut known = self.prefetch(txn, rows()).await?.into_iter();
+        let mut known = known.into_iter();
         for item in items {
             self.count(&mut |counts| counts.total += 1);
             let placed = match &item.row {
@@ -72,31 +142,7 @@ impl<'j> Batch<'j> {
             };
             self.note(item, placed);
         }
-        carry(&self.job.state, txn, &self.carried).await
-    }
-
-    /// Reads what the second look at the lines takes: owners, aliases, credentials that are there.
-    /// What lines are about is found by the way, if it is there already: then it stays so.
-    async fn prefetch(
-        &mut self,
-        txn: &mut Txn<'_>,
-        rows: impl Iterator<Item = &Row>,
-    ) -> Result<Vec<Option<Found>>, StoreError> {
-        let (mut keys, mut all) = (Vec::new(), Vec::new());
-        for row in rows {
-            if let Some(known) = record(txn, &TokenHash(row.hash)).await? {
-                keys.push(RecordKey::number(Kind::Credential, known.credential));
-            }
-            let known = |found: &Found| matches!(found.app, AppFound::Known(_));
-            all.push(self.find(txn, row).await?.ok().filter(known));
-            let Some(Some(Found { app: AppFound::Known(app), .. })) = all.last() else { continue };
-            let alias = name_entry(Kind::Credential, *app, &row.alias);
-            keys.push(RecordKey::bytes(Kind::Unique, alias));
-            let owner = txn.shared(Kind::App, *app).await?.and_then(|app| app.number("UserID"));
-            keys.extend(owner.map(|user| RecordKey::number(Kind::User, user)));
-        }
-        txn.prefetch(keys.into_iter()).await?;
-        Ok(all)
+        Ok(())
     }
 
     async fn find(
@@ -104,8 +150,8 @@ impl<'j> Batch<'j> {
         txn: &mut Txn<'_>,
         row: &Row,
     ) -> Result<Result<Found, Vec<Fault>>, StoreError> {
-        let Job { apps, flight, .. } = &mut *self.job;
-        let ahead = flight.as_ref().map(|flight| &flight.lesson.apps);
+        let Job { apps, pipeline, .. } = &mut *self.job;
+        let ahead = pipeline.last().map(|prepared| &prepared.lesson.apps);
         let learnt = [&self.lesson.apps].into_iter().chain(ahead).collect::<Vec<_>>();
         find::resolve(txn, &mut self.names, apps, &learnt, row).await
     }
@@ -179,6 +225,10 @@ impl<'j> Batch<'j> {
             self.part.results.push((item.line, id));
         }
     }
+}
+
+fn rows(items: &[Item]) -> impl Iterator<Item = &Row> {
+    items.iter().filter_map(|item| item.row.as_ref().ok())
 }
 
 fn warning(code: Code) -> Fault {

@@ -2,6 +2,9 @@
 //!
 //! They are looked at as if the one before were through, and handed in once it is. If it is not, because
 //! somebody else changed what it relied on, both are done anew, one after the other.
+//!
+//! A store that does one thing at a time would keep what the next lines are read for waiting behind the
+//! commit. So a commit that is ready is held until they are read, and then done while they are worked on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +12,13 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::batch::{Batch, Lesson};
+use super::early::Early;
 use super::job::{Job, Pass, Stop};
 use super::reader::Item;
 use super::{PartKind, damaged, decode, encode, part_key};
 use crate::admin::ATTEMPTS_MAX;
-use crate::admin::txn::{Ahead, Sealed, Txn};
+use crate::admin::txn::{Sealed, Txn};
+use crate::enforce::Carried;
 use crate::store::{Committed, Generation, Kind, RecordKey, StoreError};
 use crate::wire::imports::record::{Import, Part};
 
@@ -26,8 +31,8 @@ const CONFLICTS_MAX: usize = 8 * ATTEMPTS_MAX;
 const TRIES_MAX: u32 = 40;
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Where other gateways use the store, every so manyth commit is waited for before the next is begun:
-/// who wants to change the same records there, or end the import, comes in between.
+/// Where other gateways use the store, every so manyth commit is handed in only when the lines after it
+/// are worked on: who wants to change the same records there, or end the import, comes in between.
 const GAP: u64 = 8;
 
 /// Lines of one commit.
@@ -39,110 +44,173 @@ pub(super) struct Lines {
     pub(super) draft: Option<RecordKey>,
 }
 
+/// What lines write.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    writes: Arc<Sealed>,
+    /// What the counters are told before: of a credential whose commit does not go through the counter
+    /// is nobody's, and of one that is there already units count once, however often they are told.
+    carried: Vec<Carried>,
+    next: Import,
+    pub(super) lesson: Lesson,
+}
+
+/// The commits that are not through.
+#[derive(Debug, Default)]
+pub(super) struct Pipeline {
+    /// The one on its way.
+    flight: Option<Flight>,
+    /// The one after it.
+    ready: Option<Ready>,
+    /// The generation of the last that is through: that before the one that is ready.
+    landed: Option<Generation>,
+    /// What is read for the lines after those of `ready`, behind the one on its way.
+    early: Option<Early>,
+    /// Ends when the one before it is in force, too.
+    in_force: Option<JoinHandle<()>>,
+}
+
+/// A commit that can be handed in once the one before is through.
+#[derive(Debug)]
+struct Ready {
+    lines: Lines,
+    prepared: Prepared,
+    /// Whether the counters are told.
+    told: JoinHandle<Result<(), StoreError>>,
+}
+
 /// A commit on its way.
 #[derive(Debug)]
-pub(super) struct Flight {
+struct Flight {
     lines: Lines,
-    ahead: Arc<Ahead>,
-    pub(super) next: Import,
-    pub(super) lesson: Lesson,
-    done: JoinHandle<Result<Committed, StoreError>>,
+    prepared: Prepared,
+    /// `None`: somebody else was faster.
+    done: JoinHandle<Result<Option<Stored>, StoreError>>,
 }
 
-/// A commit that could be handed in.
-#[derive(Debug)]
-struct Prepared {
-    writes: Sealed,
-    next: Import,
-    lesson: Lesson,
-}
+/// A commit that is stored.
+type Stored = (Generation, JoinHandle<()>);
 
-/// What became of the commit that was on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Landed {
-    /// There was none.
-    Nothing,
-    /// It is through, as it was handed in.
-    At(Generation),
-    /// It is through after it was done anew: what was prepared meanwhile is not to be used.
-    Anew,
+impl Pipeline {
+    /// The newest that is not through.
+    pub(super) fn last(&self) -> Option<&Prepared> {
+        let on_its_way = self.flight.as_ref().map(|flight| &flight.prepared);
+        self.ready.as_ref().map(|ready| &ready.prepared).or(on_its_way)
+    }
+
+    /// Waits until the commit before is in force: not more than this one is ever waited for.
+    pub(super) async fn settle(&mut self, next: Option<JoinHandle<()>>) -> Result<(), Stop> {
+        let Some(before) = std::mem::replace(&mut self.in_force, next) else { return Ok(()) };
+        before.await.map_err(|error| StoreError::io("written", error).into())
+    }
 }
 
 impl Job {
-    /// How the import stands with the commit that is on its way.
+    /// How the import stands with all lines that were taken.
     pub(super) fn newest(&self) -> &Import {
-        self.flight.as_ref().map_or(&self.import, |flight| &flight.next)
+        self.pipeline.last().map_or(&self.import, |prepared| &prepared.next)
     }
 
-    /// Hands lines in. They are through when [`Self::land`] says so, or the lines after them are in.
-    pub(super) async fn batch(&mut self, lines: Lines) -> Result<(), Stop> {
-        let apart =
-            self.state.catalog.store().has_feed() && self.newest().batches.is_multiple_of(GAP);
-        if apart {
-            self.land().await?;
+    /// Takes lines, and sees those that come next. They are through when [`Self::land`] says so.
+    pub(super) async fn batch(&mut self, lines: Lines, coming: &[Item]) -> Result<(), Stop> {
+        let has_feed = self.state.catalog.store().has_feed();
+        if self.pipeline.ready.is_some() {
+            self.wait().await?;
         }
-        loop {
-            let prepared = match self.prepare(&lines).await {
-                Err(Stop::Store(error)) if error.is_transient() => None,
-                prepared => prepared?,
-            };
-            let landed = self.wait().await?;
-            match (prepared, landed) {
-                (None, _) => return self.slowly(&lines, Vec::new()).await,
-                (Some(_), Landed::Anew) => {}
-                (Some(prepared), Landed::Nothing) => {
-                    return self.launch(lines, prepared, None).await;
-                }
-                (Some(prepared), Landed::At(at)) => {
-                    return self.launch(lines, prepared, Some(at)).await;
-                }
+        match self.prepare(&lines, coming).await {
+            Ok(Some(prepared)) => {
+                self.pipeline.ready = Some(self.ready(lines, prepared).await);
+                // Where reads do not wait behind commits it is not held for those of the next lines.
+                return if has_feed { Ok(()) } else { self.send_off().await };
             }
+            Ok(None) => {}
+            Err(Stop::Store(error)) if error.is_transient() => {}
+            Err(stop) => return Err(stop),
         }
+        self.land().await?;
+        self.slowly(&lines, Vec::new()).await
     }
 
-    /// Returns when what was handed in is through.
+    /// Begins to tell the counters what comes before a commit.
+    async fn ready(&self, lines: Lines, mut prepared: Prepared) -> Ready {
+        let enforcer = Arc::clone(&self.state.enforcer);
+        let carried = std::mem::take(&mut prepared.carried);
+        let told = tokio::spawn(async move { enforcer.carry(&carried).await });
+        tokio::task::yield_now().await;
+        Ready { lines, prepared, told }
+    }
+
+    /// Returns when all that was taken is through, and in force.
     pub(super) async fn land(&mut self) -> Result<(), Stop> {
-        self.wait().await.map(|_| ())
+        self.send_off().await?;
+        self.wait().await?;
+        self.pipeline.settle(None).await
     }
 
-    async fn wait(&mut self) -> Result<Landed, Stop> {
-        let Some(flight) = &mut self.flight else { return Ok(Landed::Nothing) };
+    /// Hands in what is ready, after what is on its way.
+    pub(super) async fn send_off(&mut self) -> Result<(), Stop> {
+        self.wait().await?;
+        self.launch(&[]).await;
+        Ok(())
+    }
+
+    /// Returns when what is on its way is through. If it had to be done anew, so is what was made ready
+    /// meanwhile.
+    async fn wait(&mut self) -> Result<(), Stop> {
+        let Some(flight) = &mut self.pipeline.flight else { return Ok(()) };
         let done = (&mut flight.done).await;
-        let Some(Flight { lines, next, lesson, .. }) = self.flight.take() else {
-            return Ok(Landed::Nothing);
+        let Some(Flight { lines, prepared, .. }) = self.pipeline.flight.take() else {
+            return Ok(());
         };
-        match done {
-            Ok(Ok(Committed::At(at))) => {
+        let Prepared { next, lesson, .. } = prepared;
+        let tried = match done {
+            Ok(Ok(Some((at, in_force)))) => {
                 self.learn(next, lesson);
-                return Ok(Landed::At(at));
+                self.pipeline.landed = Some(at);
+                return self.pipeline.settle(Some(in_force)).await;
             }
-            Ok(Ok(Committed::Conflict(_))) => self.slowly(&lines, Vec::new()).await?,
+            Ok(Ok(None)) => Vec::new(),
             // Whether it is through, and why not, is seen when it is tried again.
-            Ok(Err(_)) | Err(_) => self.slowly(&lines, vec![(next, lesson)]).await?,
+            Ok(Err(_)) | Err(_) => vec![(next, lesson)],
+        };
+        let behind = self.pipeline.ready.take();
+        self.slowly(&lines, tried).await?;
+        match behind {
+            Some(Ready { lines, .. }) => self.slowly(&lines, Vec::new()).await,
+            None => Ok(()),
         }
-        Ok(Landed::Anew)
     }
 
-    /// Sends a commit on its way, after one at `ahead`.
-    async fn launch(
-        &mut self,
-        lines: Lines,
-        prepared: Prepared,
-        ahead: Option<Generation>,
-    ) -> Result<(), Stop> {
-        let Prepared { writes, next, lesson } = prepared;
-        let Some(writes) = writes.after(ahead) else {
-            return self.slowly(&lines, Vec::new()).await;
-        };
+    /// Sends what is ready on its way; nothing is on it. Behind it, what the lines that come next will
+    /// take is read.
+    async fn launch(&mut self, coming: &[Item]) {
+        let Some(Ready { lines, prepared, told }) = self.pipeline.ready.take() else { return };
+        // What was read for other lines than this one's lacks what it writes.
+        self.pipeline.early = None;
+        let told = told.await.unwrap_or_else(|error| Err(StoreError::io("written", error)));
         // Who was not fast enough goes first: there would be no gap to come in between.
         drop(self.state.turns.lock().await);
-        let ahead = Arc::new(Ahead::of(writes.clone()));
+        let writes = prepared.writes.after(self.pipeline.landed.take());
         let catalog = Arc::clone(&self.state.catalog);
-        let done = tokio::spawn(async move { catalog.commit(writes).await });
-        self.flight = Some(Flight { lines, ahead, next, lesson, done });
+        let done = tokio::spawn(async move {
+            told?;
+            let Some(writes) = writes else { return Ok(None) };
+            let (committed, in_force) = catalog.store_first(writes).await?;
+            Ok(match committed {
+                Committed::At(at) => Some((at, in_force)),
+                Committed::Conflict(_) => None,
+            })
+        });
+        let after = prepared.next.batches;
+        self.pipeline.flight = Some(Flight { lines, prepared, done });
         // It is handed in before anything else is done on this thread.
         tokio::task::yield_now().await;
-        Ok(())
+        if !coming.is_empty() && self.state.catalog.store().has_feed() {
+            let import = (RecordKey::number(Kind::Import, self.import.id), after);
+            let early = Early::begin(&self.state.catalog, &self.hints, coming, import);
+            self.pipeline.early = Some(early);
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Commits lines, tried again until they are through or cannot be. Nothing is on its way; what was
@@ -152,6 +220,7 @@ impl Job {
         lines: &Lines,
         mut tried: Vec<(Import, Lesson)>,
     ) -> Result<(), Stop> {
+        (self.pipeline.early, self.pipeline.landed) = (None, None);
         let (mut conflicts, mut failures, mut pause) = (0, 0, Duration::from_millis(50));
         let turns = self.state.turns.clone();
         let mut turn = None;
@@ -182,7 +251,8 @@ impl Job {
         lines: &Lines,
         tried: &mut Vec<(Import, Lesson)>,
     ) -> Result<bool, Stop> {
-        let Some(Prepared { writes, next, lesson }) = self.prepare(lines).await? else {
+        let Some(Prepared { writes, carried, next, lesson }) = self.prepare(lines, &[]).await?
+        else {
             let same = |next: &Import| {
                 let Import { counts, updated_ms, .. } = self.import;
                 (next.counts, next.updated_ms) == (counts, updated_ms)
@@ -194,6 +264,7 @@ impl Job {
             return Ok(true);
         };
         let Some(writes) = writes.after(None) else { return Ok(false) };
+        self.state.enforcer.carry(&carried).await?;
         match self.state.catalog.commit(writes).await {
             Ok(Committed::At(_)) => {
                 self.learn(next, lesson);
@@ -207,17 +278,34 @@ impl Job {
         }
     }
 
-    /// Looks at lines, as if what is on its way were through. `None`: these are through already.
-    async fn prepare(&mut self, lines: &Lines) -> Result<Option<Prepared>, Stop> {
+    /// Looks at lines, as if what is ready or on its way were through; once they are read, what is ready is
+    /// sent on its way. `None`: these are through already.
+    async fn prepare(&mut self, lines: &Lines, coming: &[Item]) -> Result<Option<Prepared>, Stop> {
         let Lines { items, pass, draft } = lines;
         let state = self.state.clone();
-        let ahead = self.flight.as_ref().map(|flight| Arc::clone(&flight.ahead));
+        let ahead = self.pipeline.last().map(|prepared| Arc::clone(&prepared.writes));
         let mut txn = Txn::after(&state.catalog, ahead);
         if self.caught_up(&mut txn).await? {
             return Ok(None);
         }
+        let apart = self.newest().batches.is_multiple_of(GAP) && state.catalog.store().has_feed();
         let mut batch = Batch::new(self, *pass, draft.is_none());
-        batch.fill(&mut txn, items).await?;
+        // Who is to come in between has the time of what is read anew, too.
+        let early = batch.job.pipeline.early.take().filter(|_| !apart);
+        let fresh = batch.look(&mut txn, items, draft.as_ref(), early).await?;
+        // A second look that has to read much would wait behind it.
+        if fresh && !apart {
+            batch.job.launch(coming).await;
+        }
+        let known = batch.look_again(&mut txn, items).await?;
+        if !fresh && !apart {
+            batch.job.launch(coming).await;
+        }
+        batch.fill(&mut txn, items, known).await?;
+        if apart {
+            batch.job.launch(coming).await;
+        }
+        let carried = batch.told(&mut txn).await?;
         let (counts, mut part, mut lesson) = batch.done();
         let mut next = self.newest().clone();
         next.counts = counts;
@@ -237,7 +325,7 @@ impl Job {
             txn.put(draft.clone(), None).await?;
         }
         txn.put(RecordKey::number(Kind::Import, next.id), Some(encode(&next))).await?;
-        Ok(Some(Prepared { writes: txn.seal(), next, lesson }))
+        Ok(Some(Prepared { writes: Arc::new(txn.seal()), carried, next, lesson }))
     }
 
     /// Whether the commit that was tried before is through after all: the store had not answered.
@@ -251,9 +339,9 @@ impl Job {
         if stored.cancel { Err(Stop::Cancelled) } else { Ok(false) }
     }
 
-    /// Faults and warnings of all lines that were handed in.
+    /// Faults and warnings of all lines before.
     fn entries(&self) -> usize {
-        let ahead = self.flight.as_ref().map_or(0, |flight| flight.lesson.entries);
+        let ahead = self.pipeline.last().map_or(0, |prepared| prepared.lesson.entries);
         self.entries.saturating_add(ahead)
     }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::early::Hints;
 use super::feed::Chunk;
 use super::find::Apps;
-use super::flight::{Flight, Lines};
+use super::flight::{Lines, Pipeline};
 use super::place::Numbers;
 use super::reader::{Item, Read, Reader, stand_back};
 use super::{PartKind, damaged, decode, delete_parts, encode, part_prefix};
@@ -24,7 +25,7 @@ use crate::wire::imports::record::{Import, Status};
 const BATCH: usize = 512;
 /// The same where the store has other things to do meanwhile: it is over within a few milliseconds,
 /// and what waits behind it waits no longer.
-const BATCH_SHARED: usize = 64;
+const BATCH_SHARED: usize = 128;
 /// An import that waits for its client says so this often.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
@@ -37,6 +38,7 @@ pub(super) struct Job {
     /// Tokens that admit to this listener: they are no credentials.
     pub(super) admits: HashSet<[u8; 32]>,
     pub(super) apps: Apps,
+    pub(super) hints: Hints,
     pub(super) numbers: Numbers,
     /// Aliases that lines checked so far will take.
     pub(super) planned: HashSet<u64>,
@@ -45,8 +47,10 @@ pub(super) struct Job {
     pub(super) kept: HashSet<u64>,
     /// Faults and warnings written down.
     pub(super) entries: usize,
-    /// What was handed in last. All else here is as of before.
-    pub(super) flight: Option<Flight>,
+    /// Commits whose lines were read early.
+    pub(super) early: u64,
+    /// The commits that are not through. All else here is as of before them.
+    pub(super) pipeline: Pipeline,
 }
 
 /// What is done with lines.
@@ -100,12 +104,14 @@ impl Job {
             import,
             admits: HashSet::new(),
             apps: Apps::default(),
+            hints: Hints::default(),
             numbers: Numbers::default(),
             planned: HashSet::new(),
             replaced: None,
             kept: HashSet::new(),
             entries: 0,
-            flight: None,
+            early: 0,
+            pipeline: Pipeline::default(),
         };
         let thread = std::thread::Builder::new().name("import".to_owned());
         let run = move || {
@@ -122,7 +128,7 @@ impl Job {
         tracing::info!(import = id, by = self.import.by, "import started");
         let whole = self.whole(&mut read).await;
         // What was handed in counts, whatever ended the import.
-        let whole = whole.and(self.land().await);
+        let whole = whole.and(self.land().await).and(self.pipeline.settle(None).await);
         // From here on the client's bytes are not wanted.
         drop(read);
         if let Err(error) = delete_parts(&self.state, &part_prefix(id, PartKind::Draft)).await {
@@ -153,6 +159,8 @@ impl Job {
             status = ?status,
             total = counts.total,
             failed = counts.failed,
+            commits = self.import.batches,
+            early = self.early,
             "import ended"
         );
         self.import
@@ -191,16 +199,32 @@ impl Job {
 
     /// Does with the file what is to be done as it is read.
     async fn read(&mut self, read: &mut mpsc::Receiver<Read>) -> Result<(), Stop> {
+        let mut next = None;
         loop {
-            match tokio::time::timeout(HEARTBEAT, read.recv()).await {
+            let got = match next.take() {
+                Some(got) => Ok(Some(got)),
+                None => {
+                    if read.is_empty() {
+                        // What is ready does not wait for a client that is slow.
+                        self.send_off().await?;
+                    }
+                    tokio::time::timeout(HEARTBEAT, read.recv()).await
+                }
+            };
+            match got {
                 Err(_) => {
                     self.land().await?;
                     self.note().await?;
                 }
                 Ok(None) => return Err(Stop::Interrupted),
                 Ok(Some(Read::Lines(items))) => {
+                    next = read.try_recv().ok();
+                    let coming = match &next {
+                        Some(Read::Lines(items)) => items.as_slice(),
+                        Some(Read::End(_) | Read::Failed(_)) | None => &[],
+                    };
                     let lines = Lines { items, pass: self.pass(), draft: None };
-                    self.batch(lines).await?;
+                    self.batch(lines, coming).await?;
                 }
                 Ok(Some(Read::Failed(reason))) => return Err(Stop::File(reason)),
                 Ok(Some(Read::End(warnings))) => {
@@ -231,7 +255,7 @@ impl Job {
             let Some((key, record)) = page.records.into_iter().next() else { break };
             let items: Vec<Item> = serde_json::from_slice(&record.value).map_err(damaged)?;
             after = Some(key.clone());
-            self.batch(Lines { items, pass: Pass::Apply, draft: Some(key) }).await?;
+            self.batch(Lines { items, pass: Pass::Apply, draft: Some(key) }, &[]).await?;
         }
         self.land().await
     }

@@ -5,18 +5,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-use super::batch::Batch;
+use super::batch::{Batch, Used};
 use super::find::{AppFound, Found, UserFound, applies};
 use crate::admin::answer::Refusal;
 use crate::admin::credentials::{approved, expiry_by_plan};
 use crate::admin::crud;
 use crate::admin::draft::{Draft, made};
-use crate::admin::keys::{hex, record, token_key, token_of, write_token};
+use crate::admin::keys::{hex, record, token_of, write_token};
 use crate::admin::txn::{Txn, kind_byte, name_entry};
 use crate::admin::{AdminState, tokens};
 use crate::domain::time::UnixMs;
 use crate::domain::token::TokenHash;
-use crate::enforce::Carried;
 use crate::store::{AnyStore, Kind, RecordKey, RecordStore, StoreError};
 use crate::wire::imports::options::Mode;
 use crate::wire::imports::row::{Expiry, Row};
@@ -211,7 +210,7 @@ impl Batch<'_> {
     }
 
     fn planned(&self, what: u64) -> bool {
-        let ahead = self.job.flight.as_ref().map(|flight| &flight.lesson.planned);
+        let ahead = self.job.pipeline.last().map(|prepared| &prepared.lesson.planned);
         let all = [&self.job.planned, &self.lesson.planned];
         all.into_iter().chain(ahead).any(|planned| planned.contains(&what))
     }
@@ -256,28 +255,9 @@ impl Batch<'_> {
     fn carry_on(&mut self, row: &Row, before: u64) {
         if before < row.quota_used {
             let renews = row.quota_renews_ms.map(UnixMs);
-            let carried = Carried { used: row.quota_used, renews };
-            self.carried.push((TokenHash(row.hash), carried));
+            self.used.push(Used { token: TokenHash(row.hash), used: row.quota_used, renews });
         }
     }
-}
-
-/// Tells the counters of units that were used up elsewhere. It comes before the commit: of a
-/// credential whose commit does not go through, the counter is nobody's, and of one that is there
-/// already the units count once, however often they are told.
-pub(super) async fn carry(
-    state: &AdminState,
-    txn: &mut Txn<'_>,
-    carried: &[(TokenHash, Carried)],
-) -> Result<(), StoreError> {
-    let mut values = Vec::with_capacity(carried.len());
-    for (hash, _) in carried {
-        values.push(txn.get(&token_key(hash)).await?);
-    }
-    let told = carried.iter().zip(&values);
-    let told =
-        told.filter_map(|((hash, carried), value)| Some((*hash, value.as_deref()?, *carried)));
-    state.enforcer.carry(&told.collect::<Vec<_>>()).await
 }
 
 /// The members of a new credential, as the portal's own way of importing one leaves them.
@@ -358,7 +338,7 @@ fn faults_of<T>(refusal: Refusal, field: &str) -> Result<Result<T, Vec<Fault>>, 
 
 /// A number that stands for a value: two of a million values have the same once in 30 million
 /// imports.
-fn fingerprint(value: impl Hash) -> u64 {
+pub(super) fn fingerprint(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()

@@ -4,26 +4,6 @@ use std::sync::Arc;
 
 use crate::store::{Expect, Generation, Record, RecordKey, Write};
 
-/// What a commit that is on its way writes, in the order of keys: who comes after it reads this for
-/// what is stored.
-#[derive(Debug)]
-pub(crate) struct Ahead(Vec<Write>);
-
-impl Ahead {
-    /// What the writes of a transaction leave.
-    pub(crate) fn of(writes: Vec<Write>) -> Self {
-        debug_assert!(writes.is_sorted_by_key(|write| &write.key));
-        Self(writes)
-    }
-
-    /// What they leave of a record, if they write it.
-    pub(super) fn read(&self, key: &RecordKey) -> Option<Read> {
-        let at = self.0.binary_search_by(|write| write.key.cmp(key)).ok()?;
-        let value = self.0.get(at)?.value.clone();
-        Some(value.map_or(Read::Nothing, Read::Ahead))
-    }
-}
-
 /// What was there before the transaction.
 #[derive(Debug)]
 pub(super) enum Read {
@@ -52,9 +32,10 @@ impl From<Option<Record>> for Read {
     }
 }
 
-/// The writes of a transaction, in the order of keys.
+/// The writes of a transaction, in the order of keys. Until they are through, who comes after it
+/// reads them for what is stored.
 #[derive(Debug)]
-pub(crate) struct Sealed(pub(super) Vec<Sealing>);
+pub(crate) struct Sealed(Vec<Sealing>);
 
 /// A write whose condition is missing where it waits for the generation of the commit before it.
 #[derive(Debug)]
@@ -65,11 +46,24 @@ pub(super) struct Sealing {
 }
 
 impl Sealed {
+    pub(super) fn of(mut writes: Vec<Sealing>) -> Self {
+        writes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        Self(writes)
+    }
+
+    /// What they leave of a record, if they write it.
+    pub(super) fn read(&self, key: &RecordKey) -> Option<Read> {
+        let at = self.0.binary_search_by(|write| write.key.cmp(key)).ok()?;
+        let value = self.0.get(at)?.value.clone();
+        Some(value.map_or(Read::Nothing, Read::Ahead))
+    }
+
     /// The writes, after a commit at `ahead`; `None` where they come after one that is not known.
-    pub(crate) fn after(self, ahead: Option<Generation>) -> Option<Vec<Write>> {
+    pub(crate) fn after(&self, ahead: Option<Generation>) -> Option<Vec<Write>> {
         let ahead = ahead.map(Expect::Unchanged);
-        let write =
-            |Sealing { key, expect, value }| Some(Write { key, expect: expect.or(ahead)?, value });
-        self.0.into_iter().map(write).collect()
+        let write = |Sealing { key, expect, value }: &Sealing| {
+            Some(Write { key: key.clone(), expect: expect.or(ahead)?, value: value.clone() })
+        };
+        self.0.iter().map(write).collect()
     }
 }

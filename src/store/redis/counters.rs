@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -49,6 +50,8 @@ pub(super) struct Counters {
     poll: Script,
     assert: Script,
     pub(super) anchor: Script,
+    /// Whether the server takes only keys of one slot in a script.
+    pub(super) has_slots: AtomicBool,
     get: Script,
 }
 
@@ -74,6 +77,7 @@ impl Counters {
             poll: on_shard!("poll.lua"),
             assert: on_shard!("assert.lua"),
             anchor: on_shard!("anchor.lua"),
+            has_slots: AtomicBool::new(false),
             get: Script::new(include_str!("get.lua")),
         }
     }

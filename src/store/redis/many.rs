@@ -1,6 +1,9 @@
 //! Calls about many subjects in one script: what a call costs besides, it costs once.
 //!
-//! A script reaches the counters of several shards, as long as these lie on one server.
+//! A script reaches the counters of several shards, unless the server is one of a cluster: there it takes
+//! keys of one slot, and a subject has a script to itself.
+
+use std::sync::atomic::Ordering;
 
 use redis::Cmd;
 
@@ -26,8 +29,20 @@ impl Counters {
         keys: &Keys,
         all: &[(Subject, Option<UnixMs>)],
     ) -> Result<Vec<UnixMs>, StoreError> {
+        match self.anchors_by(self.calls_max(), keys, all).await {
+            Err(error) if self.has_slots(&error) => self.anchors_by(1, keys, all).await,
+            done => done,
+        }
+    }
+
+    async fn anchors_by(
+        &self,
+        calls_max: usize,
+        keys: &Keys,
+        all: &[(Subject, Option<UnixMs>)],
+    ) -> Result<Vec<UnixMs>, StoreError> {
         let mut instants = Vec::with_capacity(all.len());
-        for some in all.chunks(CALLS_MAX) {
+        for some in all.chunks(calls_max) {
             let shards = self.open(some.iter().map(|(of, _)| keys::shard(of)))?;
             let named = some.iter().zip(&shards);
             let names = named.flat_map(|((of, _), (at, _))| [keys.shard(*at), keys.anchor(of)]);
@@ -62,8 +77,20 @@ impl Counters {
         keys: &Keys,
         all: &[QuotaReserve],
     ) -> Result<Vec<Option<UnixMs>>, StoreError> {
+        match self.reports_by(self.calls_max(), keys, all).await {
+            Err(error) if self.has_slots(&error) => self.reports_by(1, keys, all).await,
+            done => done,
+        }
+    }
+
+    async fn reports_by(
+        &self,
+        calls_max: usize,
+        keys: &Keys,
+        all: &[QuotaReserve],
+    ) -> Result<Vec<Option<UnixMs>>, StoreError> {
         let mut told = Vec::with_capacity(all.len());
-        for some in all.chunks(CALLS_MAX) {
+        for some in all.chunks(calls_max) {
             let shards = self.open(some.iter().map(|reserve| self.shards.of(&reserve.key)))?;
             let named = some.iter().zip(&shards);
             let names = named.flat_map(|(QuotaReserve { key, window, .. }, (at, _))| {
@@ -91,6 +118,20 @@ impl Counters {
             }
         }
         Ok(told)
+    }
+
+    fn calls_max(&self) -> usize {
+        if self.has_slots.load(Ordering::Relaxed) { 1 } else { CALLS_MAX }
+    }
+
+    /// Whether this was because of keys of several slots: from then on it is known.
+    fn has_slots(&self, error: &StoreError) -> bool {
+        let StoreError::Io { source, .. } = error else { return false };
+        let refused = source.downcast_ref::<RedisFault>();
+        let crossed =
+            matches!(refused, Some(RedisFault::Refused { code, .. }) if code == "CROSSSLOT");
+        self.has_slots.fetch_or(crossed, Ordering::Relaxed);
+        crossed
     }
 
     /// The shards with the lives that are known of them, if all of them can be asked.

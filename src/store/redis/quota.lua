@@ -135,7 +135,7 @@ local function reserve(shard, counter, at)
   -- Cells of processes that are long gone: what they took stays taken.
   if folding and CELLS_MANY < #others / 7 + 1 then
     local known, kept = {}, {}
-    for i = 18, #ARGV do known[ARGV[i]] = true end
+    for i = 2 + ARGUMENTS, #ARGV do known[ARGV[i]] = true end
     for i = 1, #others, 7 do
       if known[others[i]] then
         for j = i, i + 6 do kept[#kept + 1] = others[j] end

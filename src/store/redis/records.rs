@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::Cmd;
 
 use crate::store::redis::commit::Commit;
@@ -11,9 +12,11 @@ use crate::store::redis::link::Link;
 use crate::store::redis::script::{Answer, Script};
 use crate::store::{Committed, Generation, Kind, Page, Record, RecordKey, StoreError, Write};
 
-/// Records read by one script, of those that many are wanted of: some 100 KB, and well under a millisecond in which
-/// the server does nothing else.
+/// Records read by one script, of those that many are wanted of: some 100 KB, and well under a
+/// millisecond in which the server does nothing else.
 const LIST_STEP: usize = 256;
+/// Such scripts on their way at once: who wants one record comes in between.
+const AT_ONCE: usize = 2;
 
 /// The scripts, and the connection they run on.
 #[derive(Debug)]
@@ -79,21 +82,29 @@ impl Records {
         keys: &Keys,
         all: &[RecordKey],
     ) -> Result<Vec<Option<Record>>, StoreError> {
-        let mut found = Vec::with_capacity(all.len());
-        for some in all.chunks(LIST_STEP) {
-            let whole = some.iter().filter(|key| !key.kind.is_bare());
-            let names: Vec<_> = whole.map(|key| keys.record(key.kind, &key.id)).collect();
-            let mut answer = Answer::default();
-            if !names.is_empty() {
-                let asked = self.link.script(&self.get, &names, self.deadline_long, |_| {});
-                answer = asked.await?;
-            }
-            for key in some {
-                found.push(match key.kind.is_bare() {
-                    true => self.bare(keys, key).await?,
-                    false => answer.bytes()?.map(|raw| record(&raw)).transpose()?,
-                });
-            }
+        let some = all.chunks(LIST_STEP).map(|some| self.get_some(keys, some));
+        let some: Vec<_> = some.collect();
+        stream::iter(some).buffered(AT_ONCE).try_concat().await
+    }
+
+    async fn get_some(
+        &self,
+        keys: &Keys,
+        some: &[RecordKey],
+    ) -> Result<Vec<Option<Record>>, StoreError> {
+        let whole = some.iter().filter(|key| !key.kind.is_bare());
+        let names: Vec<_> = whole.map(|key| keys.record(key.kind, &key.id)).collect();
+        let mut answer = Answer::default();
+        if !names.is_empty() {
+            let asked = self.link.script(&self.get, &names, self.deadline_long, |_| {});
+            answer = asked.await?;
+        }
+        let mut found = Vec::with_capacity(some.len());
+        for key in some {
+            found.push(match key.kind.is_bare() {
+                true => self.bare(keys, key).await?,
+                false => answer.bytes()?.map(|raw| record(&raw)).transpose()?,
+            });
         }
         Ok(found)
     }

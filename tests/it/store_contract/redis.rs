@@ -1,5 +1,6 @@
 //! What the store in Redis promises beyond the contract, on a real server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -293,4 +294,16 @@ async fn two_processes_are_told_apart_by_all_their_bits() {
         let state = ask(&store, &key(1, "q//never"), forever(), call).await.0;
         assert_eq!((state.cell.granted, state.held_by_others), (3, 3 * n as u64));
     }
+}
+
+/// A server of a cluster takes keys of one slot in a script: what is many in one elsewhere is many scripts.
+#[tokio::test]
+async fn a_server_that_has_slots_takes_many_calls_too() {
+    let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    assert_eq!(server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
+    let up = || server.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+    crate::process::until("all slots are served", up);
+    let store = Arc::new(AnyStore::Redis(server.connect().await));
+    super::reports_count_once_each(Arc::clone(&store)).await;
+    super::the_first_says_when_periods_began(store).await;
 }
