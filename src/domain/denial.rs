@@ -241,7 +241,7 @@ impl Malformed {
         match self {
             Self::Host => "exactly one valid Host header is needed",
             Self::TransferEncoding => "Transfer-Encoding may be given once, as chunked",
-            Self::Target => "the request-target must be a path on this host",
+            Self::Target => "the request-target must be a path on this host, of ASCII characters",
             Self::Path => "the path can be read in more than one way",
             Self::Credentials => "the token is given more than once",
             Self::Syntax => "the request is malformed",

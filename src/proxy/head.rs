@@ -175,10 +175,12 @@ fn is_authority(value: &[u8]) -> bool {
     name_ok && port_ok && name.len() <= HOST_LEN_MAX
 }
 
-/// A path, or the absolute form of one on the host that `Host` names (RFC 9112, 3.2).
+/// A path, or the absolute form of one on the host that `Host` names (RFC 9112, 3.2). A query is of ASCII
+/// characters (RFC 3986, 2), as the path is: hyper lets others through if they are UTF-8.
 fn check_target(uri: &Uri, host: &HeaderValue, schemes: &[(&str, &[u8])]) -> Result<(), Denial> {
     let bad = Err(Denial::BadRequest(Malformed::Target));
-    if !uri.path().starts_with('/') {
+    let plain = |query: &str| query.bytes().all(|byte| byte.is_ascii_graphic());
+    if !uri.path().starts_with('/') || !uri.query().is_none_or(plain) {
         return bad;
     }
     match (uri.scheme_str(), uri.authority()) {

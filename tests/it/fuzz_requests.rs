@@ -1,7 +1,6 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, set_hook, take_hook};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -62,7 +61,7 @@ struct Lab {
     gateways: [Gateway; 2],
     /// What the upstream would not take.
     faults: Arc<Mutex<Vec<String>>>,
-    panics: Arc<AtomicUsize>,
+    panics: Arc<Mutex<Vec<String>>>,
 }
 
 impl Lab {
@@ -79,13 +78,13 @@ impl Lab {
         Self { runtime, gateways, faults, panics: Arc::default() }
     }
 
-    /// Counts panics from here on, whoever catches them. Other tests run on other threads.
+    /// Notes panics from here on, whoever catches them. Other tests run on other threads.
     fn watch_panics(&self) {
         let (panics, before) = (Arc::clone(&self.panics), take_hook());
         let own = std::thread::current().id();
         set_hook(Box::new(move |info| {
             let here = std::thread::current().id() == own;
-            panics.fetch_add(usize::from(here), Ordering::SeqCst);
+            panics.lock().extend(here.then(|| info.to_string()));
             before(info);
         }));
     }
@@ -105,7 +104,8 @@ impl Lab {
             };
             assert!(timeout(LONG, ended).await.is_ok(), "a connection or a request stays");
         });
-        assert_eq!(self.panics.swap(0, Ordering::SeqCst), 0, "something panicked");
+        let panics = std::mem::take(&mut *self.panics.lock());
+        assert!(panics.is_empty(), "{panics:?}");
         let faults = std::mem::take(&mut *self.faults.lock());
         assert!(faults.is_empty(), "the upstream got {faults:?}");
     }
