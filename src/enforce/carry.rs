@@ -37,9 +37,9 @@ pub struct Carried {
 impl Enforcer {
     /// Counts units of credentials' quotas that were used up elsewhere, in the periods that run.
     ///
-    /// The units go into a cell of their own, whose totals only
-    /// grow: telling them again changes nothing, telling of more adds the difference. A rolling
-    /// period that has not begun begins now, or so that it ends when the one elsewhere does.
+    /// The units go into a cell of their own, whose totals only grow: telling them again changes
+    /// nothing, telling of more adds the difference. A rolling period that has not begun begins
+    /// now, or so that it ends when the one elsewhere does.
     ///
     /// # Errors
     /// When the store does not answer, or is learning. The same call can be made again.

@@ -113,10 +113,8 @@ impl<'j> Batch<'j> {
             all.push(self.find(txn, row).await?.ok().filter(known));
             let Some(Some(found)) = all.last() else { continue };
             let AppFound::Known(app) = found.app else { continue };
-            keys.push(RecordKey::bytes(
-                Kind::Unique,
-                name_entry(Kind::Credential, app, &row.alias),
-            ));
+            let alias = name_entry(Kind::Credential, app, &row.alias);
+            keys.push(RecordKey::bytes(Kind::Unique, alias));
             keys.push(RecordKey::number(Kind::Plan, found.plan));
             let owner = txn.shared(Kind::App, app).await?.and_then(|app| app.number("UserID"));
             keys.extend(owner.map(|user| RecordKey::number(Kind::User, user)));
@@ -227,7 +225,8 @@ impl<'j> Batch<'j> {
     }
 }
 
-fn rows(items: &[Item]) -> impl Iterator<Item = &Row> {
+/// What the lines say that could be read.
+pub(super) fn rows(items: &[Item]) -> impl Iterator<Item = &Row> {
     items.iter().filter_map(|item| item.row.as_ref().ok())
 }
 

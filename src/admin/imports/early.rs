@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use super::batch::rows;
 use super::decode;
 use super::find::{self, AppFound, Found};
 use super::place::fingerprint;
@@ -77,7 +78,7 @@ impl Early {
     ) -> Self {
         let mut asked = HashSet::new();
         let mut keys = vec![import.clone()];
-        for row in items.iter().filter_map(|item| item.row.as_ref().ok()) {
+        for row in rows(items) {
             keys.extend(find::keys(row, &mut asked));
             keys.extend(hints.keys(row));
         }

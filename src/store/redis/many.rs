@@ -30,7 +30,7 @@ impl Counters {
         all: &[(Subject, Option<UnixMs>)],
     ) -> Result<Vec<UnixMs>, StoreError> {
         match self.anchors_by(self.calls_max(), keys, all).await {
-            Err(error) if self.has_slots(&error) => self.anchors_by(1, keys, all).await,
+            Err(error) if self.crosses_slots(&error) => self.anchors_by(1, keys, all).await,
             done => done,
         }
     }
@@ -78,7 +78,7 @@ impl Counters {
         all: &[QuotaReserve],
     ) -> Result<Vec<Option<UnixMs>>, StoreError> {
         match self.reports_by(self.calls_max(), keys, all).await {
-            Err(error) if self.has_slots(&error) => self.reports_by(1, keys, all).await,
+            Err(error) if self.crosses_slots(&error) => self.reports_by(1, keys, all).await,
             done => done,
         }
     }
@@ -125,7 +125,7 @@ impl Counters {
     }
 
     /// Whether this was because of keys of several slots: from then on it is known.
-    fn has_slots(&self, error: &StoreError) -> bool {
+    fn crosses_slots(&self, error: &StoreError) -> bool {
         let StoreError::Io { source, .. } = error else { return false };
         let refused = source.downcast_ref::<RedisFault>();
         let crossed =
