@@ -10,6 +10,9 @@ use turnpike::client::{ClientError, import, tokens};
 use turnpike::config::{Config, ConfigError, Overrides};
 use turnpike::telemetry;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The configuration is wrong (sysexits.h, `EX_CONFIG`).
 const EXIT_CONFIG: u8 = 78;
 /// An address or the store cannot be had (`EX_UNAVAILABLE`).
