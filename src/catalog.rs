@@ -13,6 +13,7 @@ use crate::domain::api::Api;
 use crate::domain::credential::Credential;
 use crate::domain::time::BootNs;
 use crate::domain::token::{Pepper, TokenHash};
+use crate::store;
 use crate::store::fallback::Taken;
 use crate::store::registry::Peer;
 use crate::store::{
@@ -38,6 +39,13 @@ const LOAD_PAGE: usize = 500;
 /// How long a commit waits for its own turn in the change feed, at most. It is enforced here before
 /// that; in its turn its limits hold in the store too.
 const TURN_MAX: Duration = Duration::from_secs(1);
+
+/// A commit that can be handed in, and what of it is enforced.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    ours: Vec<(RecordKey, Option<Arc<[u8]>>)>,
+    packed: store::Packed,
+}
 
 /// The catalog of one process.
 pub struct Catalog {
@@ -222,25 +230,32 @@ impl Catalog {
     ///
     /// # Errors
     /// When the store does not answer; it may then have stored or not, all or nothing.
-    pub async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        let (committed, in_force) = self.store_first(writes).await?;
+    pub async fn commit(&self, writes: &[Write]) -> Result<Committed, StoreError> {
+        let (committed, in_force) = self.store_first(self.pack(writes), None).await?;
         in_force.await.map_err(|error| StoreError::io("written", error))?;
         Ok(committed)
     }
 
-    /// The same, but returns as soon as they are stored, with what ends when they are in force, too.
+    /// Makes a commit ready.
+    pub(crate) fn pack(&self, writes: &[Write]) -> Packed {
+        let ours = writes
+            .iter()
+            .filter(|write| write.key.kind.is_followed())
+            .map(|write| (write.key.clone(), write.value.clone()))
+            .collect();
+        Packed { ours, packed: self.store.pack(writes) }
+    }
+
+    /// As [`Self::commit`], after a commit at `ahead`, but returns as soon as it is stored, with what
+    /// ends when it is in force, too.
     ///
     /// # Errors
     /// As [`Self::commit`].
     pub(crate) async fn store_first(
         &self,
-        writes: Vec<Write>,
+        Packed { ours, packed }: Packed,
+        ahead: Option<Generation>,
     ) -> Result<(Committed, JoinHandle<()>), StoreError> {
-        let ours: Vec<(RecordKey, Option<Arc<[u8]>>)> = writes
-            .iter()
-            .filter(|write| concerns_us(write.key.kind))
-            .map(|write| (write.key.clone(), write.value.clone()))
-            .collect();
         let noted = move |at| -> Vec<Noted> {
             ours.into_iter().map(|(key, value)| Noted { key, value, at }).collect()
         };
@@ -248,7 +263,7 @@ impl Catalog {
         let kept = Arc::clone(&self.kept);
         let (tell, told) = oneshot::channel();
         let rest = tokio::spawn(async move {
-            let committed = store.commit(writes).await;
+            let committed = store.commit_packed(packed, ahead).await;
             let noted = match &committed {
                 Ok(Committed::At(at)) => Some((noted(*at), *at)),
                 Ok(Committed::Conflict(_)) => None,
@@ -314,9 +329,4 @@ impl Catalog {
         let key = RecordKey::bytes(Kind::Token, hash.0);
         Ok(Looked::of(self.store.get(&key).await?))
     }
-}
-
-/// Whether the catalog makes something of records of a kind.
-fn concerns_us(kind: Kind) -> bool {
-    matches!(kind, Kind::Token | Kind::Product | Kind::Plan | Kind::Policy)
 }

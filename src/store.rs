@@ -19,6 +19,7 @@ mod error;
 pub mod fallback;
 pub mod feed;
 pub mod hint;
+mod packed;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod registry;
@@ -27,6 +28,7 @@ pub mod shares;
 
 pub use any::AnyStore;
 pub use error::StoreError;
+pub use packed::Packed;
 
 /// A position in the change feed: every commit has one, above all earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +95,14 @@ impl Kind {
         !matches!(self, Self::Token | Self::Unique)
     }
 
+    /// Whether gateways keep something that is made of records of this kind: the change feed tells of
+    /// these. It says so as the version did that wrote it: a kind is named here in one version, and
+    /// followed in the next.
+    #[must_use]
+    pub const fn is_followed(self) -> bool {
+        matches!(self, Self::Token | Self::Product | Self::Plan | Self::Policy)
+    }
+
     /// Whether a record of this kind is there or not, and says no more: its value is empty, its
     /// generation means nothing, and a store may leave conditions on it aside.
     #[must_use]
@@ -142,6 +152,9 @@ pub enum Expect {
     Absent,
     /// It is as this commit left it.
     Unchanged(Generation),
+    /// It is as the commit before left it, that on its way when these writes were made ready
+    /// ([`AnyStore::pack`]).
+    Ahead,
 }
 
 /// One record of a commit.

@@ -139,7 +139,7 @@ async fn open(
     };
     let (key, value) = (RecordKey::number(Kind::Import, import.id), encode(&import));
     let write = Write { key, expect: Expect::Absent, value: Some(value.into()) };
-    match state.catalog.commit(vec![write]).await? {
+    match state.catalog.commit(&[write]).await? {
         Committed::At(_) => Ok(import),
         Committed::Conflict(_) => Err(Refusal::Busy),
     }
@@ -161,7 +161,7 @@ async fn read(state: &AdminState, id: u64) -> Result<Option<Import>, StoreError>
 async fn forget(state: &AdminState, id: u64) -> Result<(), StoreError> {
     delete_parts(state, &id.to_be_bytes()).await?;
     let write = gone(RecordKey::number(Kind::Import, id));
-    state.catalog.commit(vec![write]).await.map(|_| ())
+    state.catalog.commit(&[write]).await.map(|_| ())
 }
 
 async fn delete_parts(state: &AdminState, prefix: &[u8]) -> Result<(), StoreError> {
@@ -170,8 +170,8 @@ async fn delete_parts(state: &AdminState, prefix: &[u8]) -> Result<(), StoreErro
         if page.records.is_empty() {
             return Ok(());
         }
-        let writes = page.records.into_iter().map(|(key, _)| gone(key)).collect();
-        state.catalog.commit(writes).await?;
+        let writes: Vec<_> = page.records.into_iter().map(|(key, _)| gone(key)).collect();
+        state.catalog.commit(&writes).await?;
     }
 }
 

@@ -168,7 +168,7 @@ async fn try_forget(state: &AdminState, newest: u64) -> Result<(), StoreError> {
             let expect = Expect::Unchanged(kept.generation);
             gone.push(StoreWrite { key, expect, value: None });
         }
-        if let Committed::Conflict(_) = state.catalog.commit(gone).await? {
+        if let Committed::Conflict(_) = state.catalog.commit(&gone).await? {
             return Ok(());
         }
     }

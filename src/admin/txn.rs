@@ -12,11 +12,11 @@ use foldhash::fast::RandomState;
 use super::cid::number_in;
 use super::steps::Rest;
 use crate::catalog::Catalog;
-use crate::store::{Committed, Expect, Kind, Record, RecordKey, RecordStore, StoreError};
+use crate::store::{Committed, Expect, Kind, Record, RecordKey, RecordStore, StoreError, Write};
 use crate::wire::portal::fields::Ref;
 use crate::wire::portal::stored::Stored;
+use ahead::Read;
 pub(crate) use ahead::Sealed;
-use ahead::{Read, Sealing};
 pub(crate) use entries::{cid_entry, entries, kind_byte, name_entry};
 use entries::{member_key, member_prefix};
 
@@ -334,9 +334,8 @@ impl<'c> Txn<'c> {
     /// Stores what was written; false when something that was relied on has changed.
     pub(crate) async fn commit(self) -> Result<bool, StoreError> {
         let catalog = self.catalog;
-        let writes = self.seal();
-        // What comes after another is committed by who knows how that went.
-        let Some(writes) = writes.after(None) else { return Ok(false) };
+        let sealed = self.seal();
+        let writes = sealed.writes();
         if writes.is_empty() {
             return Ok(true);
         }
@@ -353,12 +352,12 @@ impl<'c> Txn<'c> {
             let Some(value) = seen.write else { continue };
             let expect = match seen.read {
                 Read::Nothing if value.is_none() => continue,
-                Read::Nothing => Some(Expect::Absent),
-                Read::Unread => Some(Expect::Anything),
-                Read::Stored(record) => Some(Expect::Unchanged(record.generation)),
-                Read::Ahead(_) => None,
+                Read::Nothing => Expect::Absent,
+                Read::Unread => Expect::Anything,
+                Read::Stored(record) => Expect::Unchanged(record.generation),
+                Read::Ahead(_) => Expect::Ahead,
             };
-            writes.push(Sealing { key, expect, value });
+            writes.push(Write { key, expect, value });
         }
         Sealed::of(writes)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::catalog::live::{Live, Noted};
 use crate::catalog::standing::Standing;
-use crate::catalog::{Catalog, Looked, Snapshot, concerns_us, follow};
+use crate::catalog::{Catalog, Looked, Snapshot, follow};
 use crate::domain::api::Api;
 use crate::domain::token::{Pepper, TokenHash};
 use crate::store::fallback::{Fallback, Taken};
@@ -264,7 +264,7 @@ impl Catalog {
 pub(super) fn changed(changes: Vec<Change>) -> Vec<(RecordKey, Generation)> {
     let mut keys = std::collections::BTreeMap::new();
     for Change { generation, keys: written } in changes {
-        let ours = written.into_iter().filter(|key| concerns_us(key.kind));
+        let ours = written.into_iter().filter(|key| key.kind.is_followed());
         keys.extend(ours.map(|key| (key, generation)));
     }
     keys.into_iter().collect()

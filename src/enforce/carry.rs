@@ -46,6 +46,8 @@ impl Enforcer {
     pub async fn carry(&self, all: &[Carried]) -> Result<(), StoreError> {
         let mut left = Vec::with_capacity(all.len());
         for carried in all {
+            // Whoever else is served on this thread is not kept waiting by many.
+            tokio::task::consume_budget().await;
             self.units(carried, &mut left)?;
         }
         self.begin(&mut left).await?;

@@ -1,5 +1,7 @@
 //! The change feed: which records each commit wrote, in order, so that gateways follow along.
 
+#[cfg(doc)]
+use crate::store::Kind;
 use crate::store::{AnyStore, Generation, RecordKey, StoreError};
 
 /// One commit.
@@ -7,8 +9,8 @@ use crate::store::{AnyStore, Generation, RecordKey, StoreError};
 pub struct Change {
     /// Its generation.
     pub generation: Generation,
-    /// The records it wrote or deleted. Their values are read from the store, and are at least as
-    /// new as this commit.
+    /// The records it wrote or deleted, of kinds that [`Kind::is_followed`]. Their values are read from
+    /// the store, and are at least as new as this commit.
     pub keys: Vec<RecordKey>,
 }
 

@@ -29,6 +29,7 @@ use counters::Counters;
 use hints::Hints;
 use keys::Keys;
 use link::{Link, Terms, Watch};
+pub(in crate::store) use records::Packed;
 use records::Records;
 use registry::Registry;
 use shards::Shards;
@@ -201,6 +202,18 @@ impl RedisStore {
         self.counters.assert(&self.keys, shard, batch).await
     }
 
+    pub(in crate::store) fn pack(&self, writes: &[Write]) -> Packed {
+        self.records.pack(&self.keys, writes)
+    }
+
+    pub(in crate::store) async fn commit_packed(
+        &self,
+        packed: Packed,
+        ahead: Generation,
+    ) -> Result<Committed, StoreError> {
+        self.records.commit(packed, ahead).await
+    }
+
     pub(in crate::store) async fn anchors(
         &self,
         subjects: &[(Subject, Option<UnixMs>)],
@@ -255,7 +268,7 @@ impl RecordStore for RedisStore {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        self.records.commit(&self.keys, &writes).await
+        self.records.commit(self.pack(&writes), Generation::default()).await
     }
 
     async fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {

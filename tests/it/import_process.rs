@@ -50,6 +50,8 @@ fn killed_and_done_again(stores: [&str; 2]) {
     let expect = [LINES, file.good(), file.faults.len().try_into().unwrap()];
     let done = import(one.admin, &file).unwrap();
     assert_eq!(["Total", "Created", "Failed"].map(|n| done[n].as_u64().unwrap()), expect, "{done}");
+    // The answer may come a moment before its line in the log.
+    until("its end is logged", || one.log().contains("import ended"));
     // Where reads wait behind commits, they are made early, but for the first.
     let [commits, early] = ["commits", "early"].map(|name| told(&one.log(), name));
     assert_eq!(0 < early, stores[0].contains("redis"), "{early} of {commits}");

@@ -7,7 +7,7 @@ use turnpike::store::{Expect, Kind, RecordKey, RecordStore, Write};
 use turnpike::wire::portal::stored::Stored;
 
 use crate::admin_support::{Admin, SECRET, id};
-use crate::large_owners::{Place, commits_are_small, on_every_store};
+use crate::large_owners::{Place, on_every_store};
 use crate::whole::misfits;
 
 /// Users of the team, and products of the catalogue.
@@ -70,11 +70,11 @@ async fn a_large_team_is_set_and_deleted(place: Place) {
     let crowd = Crowd::new(&admin).await;
     let half = &crowd.users[..COUNT / 2];
     for users in [crowd.users.as_slice(), half, &[], &crowd.users] {
-        let from = admin.catalog.store().generation().await.unwrap();
+        let from = place.note_commits(&admin).await;
         let answer = admin.expect(200, "PUT", &crowd.team, json!({ "Users": users })).await;
         assert_eq!(answer["Users"].as_array().unwrap().len(), users.len());
         crowd.is(&admin, users).await;
-        commits_are_small(&admin, from, COUNT / 2).await;
+        place.commits_are_small(&admin, from, COUNT / 2).await;
     }
     // A new team may come with as many, and comes once.
     let (teams, _) = crowd.team.rsplit_once('/').unwrap();
@@ -91,9 +91,9 @@ async fn a_large_team_is_set_and_deleted(place: Place) {
     let shown = admin.expect(200, "GET", &another, Value::Null).await;
     assert_eq!(shown["Users"].as_array().unwrap().len(), COUNT);
     for path in [&another, &crowd.team] {
-        let from = admin.catalog.store().generation().await.unwrap();
+        let from = place.note_commits(&admin).await;
         admin.expect(200, "DELETE", path, Value::Null).await;
-        commits_are_small(&admin, from, COUNT).await;
+        place.commits_are_small(&admin, from, COUNT).await;
         admin.expect(404, "GET", path, Value::Null).await;
     }
     let wrong = misfits(&**admin.catalog.store()).await;
@@ -138,7 +138,7 @@ async fn products(admin: &Admin) -> Vec<u64> {
 async fn a_large_catalogue_is_set_and_deleted(place: Place) {
     let admin = place.open().await;
     let ids = products(&admin).await;
-    let from = admin.catalog.store().generation().await.unwrap();
+    let from = place.note_commits(&admin).await;
     let shelf = json!({"Name": "shelf", "VisibilityStatus": "Private", "Products": ids,
         "OrgCatalogues": [{"OrganisationID": 1}]});
     let made = admin.expect(200, "POST", "/catalogues", shelf).await;
@@ -146,16 +146,16 @@ async fn a_large_catalogue_is_set_and_deleted(place: Place) {
     let names: Vec<_> = ids.iter().map(|id| json!(format!("product {id}"))).collect();
     assert_eq!(made["Products"], json!(names));
     assert_eq!(admin.expect(200, "GET", &one, Value::Null).await["Products"], json!(names));
-    commits_are_small(&admin, from, COUNT).await;
+    place.commits_are_small(&admin, from, COUNT).await;
     for (products, count) in [(&ids[1..], COUNT - 1), (&ids[..2], 2), (&ids, COUNT)] {
         admin.expect(200, "PUT", &one, json!({ "Products": products })).await;
         let shown = admin.expect(200, "GET", &one, Value::Null).await;
         assert_eq!(shown["Products"].as_array().unwrap().len(), count);
         assert_eq!(misfits(&**admin.catalog.store()).await, Vec::<String>::new());
     }
-    let from = admin.catalog.store().generation().await.unwrap();
+    let from = place.note_commits(&admin).await;
     admin.expect(200, "DELETE", &one, Value::Null).await;
-    commits_are_small(&admin, from, COUNT).await;
+    place.commits_are_small(&admin, from, COUNT).await;
     assert_eq!(misfits(&**admin.catalog.store()).await, Vec::<String>::new());
     let last = format!("/products/{}", ids[COUNT - 1]);
     assert_eq!(admin.expect(200, "GET", &last, Value::Null).await["Catalogues"], json!([]));

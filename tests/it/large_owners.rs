@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use turnpike::clock::ManualClock;
 use turnpike::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use turnpike::store::{AnyStore, Kind, RecordKey, RecordStore, StoreError};
+#[cfg(feature = "redis")]
+use turnpike::store::feed::Changes;
+use turnpike::store::{AnyStore, Generation, Kind, RecordKey, RecordStore, StoreError};
 use turnpike::wire::record::KeyRecord;
 
 use crate::admin_support::{Admin, SECRET, START, credential, id};
@@ -78,6 +80,47 @@ impl Place {
             }
         };
         Admin::on(store, tempfile::tempdir().unwrap(), clock).await
+    }
+
+    /// From here on it is noted what commits are made of.
+    pub(crate) async fn note_commits(&self, admin: &Admin) -> Generation {
+        #[cfg(feature = "redis")]
+        if let Some(server) = &self.server {
+            for (name, value) in [("slowlog-log-slower-than", "0"), ("slowlog-max-len", "100000")] {
+                assert_eq!(server.command(&["CONFIG", "SET", name, value]), "OK");
+            }
+            assert_eq!(server.command(&["SLOWLOG", "RESET"]), "OK");
+        }
+        admin.catalog.store().generation().await.unwrap()
+    }
+
+    /// The edits of so many objects after `from` went through in commits that no store is busy with for
+    /// long.
+    pub(crate) async fn commits_are_small(&self, admin: &Admin, from: Generation, count: usize) {
+        let store = admin.catalog.store();
+        let last = store.generation().await.unwrap();
+        #[cfg(feature = "redis")]
+        if let Some(server) = &self.server {
+            let (mut at, mut commits) = (from, 0);
+            while at < last {
+                let Changes::Next(next) = store.changes(at).await.unwrap() else {
+                    panic!("the feed has a gap after {at:?}");
+                };
+                commits += next.len();
+                at = next.last().map_or(at, |change| change.generation);
+            }
+            assert!(count / 64 <= commits, "{commits} commits");
+            // A record has a key, a value or a condition, and a place in an index.
+            let log = server.command(&["SLOWLOG", "GET", "100000"]);
+            let more = |line: &str| {
+                let (more, _) = line.strip_prefix("... (")?.split_once(" more arguments)")?;
+                more.parse::<usize>().ok()
+            };
+            let most = log.lines().filter_map(more).max().unwrap();
+            assert!(most <= 3 * (64 * 9 + 9), "{most} arguments");
+            return;
+        }
+        assert!(count as u64 / 256 <= last.0 - from.0, "{from:?} to {last:?}");
     }
 
     /// Sends a request, and returns once a token is as `begun` says: the request is under way.
@@ -188,42 +231,14 @@ async fn a_large_app_and_a_large_user_are_deleted_whole(place: Place) {
         let large = Large::new(&admin, user, (plan, product)).await;
         let request = json!({ "AuthType": "authToken", "PlanID": plan, "ProductIDs": [product] });
         admin.expect(200, "PUT", &format!("/apps/{}/provision", large.app), request).await;
-        let from = admin.catalog.store().generation().await.unwrap();
+        let from = place.note_commits(&admin).await;
         let path = if of_user { format!("/users/{user}") } else { format!("/apps/{}", large.app) };
         admin.expect(200, "DELETE", &path, Value::Null).await;
         assert_eq!(large.known(&admin).await, 0, "{path}");
         assert_eq!(names(&admin).await, before, "{path}");
         admin.expect(404, "DELETE", &path, Value::Null).await;
-        commits_are_small(&admin, from, COUNT).await;
+        place.commits_are_small(&admin, from, COUNT).await;
     }
-}
-
-/// The edits of so many objects after `from` went through in commits that no store is busy with for
-/// long.
-pub(crate) async fn commits_are_small(
-    admin: &Admin,
-    from: turnpike::store::Generation,
-    count: usize,
-) {
-    let store = admin.catalog.store();
-    let last = store.generation().await.unwrap();
-    if !store.has_feed() {
-        assert!(count as u64 / 256 <= last.0 - from.0, "{from:?} to {last:?}");
-        return;
-    }
-    let (mut at, mut commits, mut records_max) = (from, 0, 0);
-    while at < last {
-        let turnpike::store::feed::Changes::Next(next) = store.changes(at).await.unwrap() else {
-            panic!("the feed has a gap after {at:?}");
-        };
-        for change in next {
-            at = change.generation;
-            commits += 1;
-            records_max = records_max.max(change.keys.len());
-        }
-    }
-    assert!(count / 64 <= commits, "{commits} commits");
-    assert!(records_max <= 64 * 9 + 9, "{records_max} records in a commit");
 }
 
 /// Deletes an app; the gateway is cut off in the middle: what is left is still an app, and the same

@@ -162,7 +162,7 @@ async fn a_token_that_is_revoked_while_its_body_comes_opens_nothing() {
     let hash = gw.state.catalog.pepper().hash(TOKEN.as_bytes());
     let key = RecordKey::bytes(Kind::Token, hash.0);
     let gone = Write { key, expect: Expect::Anything, value: None };
-    gw.state.catalog.commit(vec![gone]).await.unwrap();
+    gw.state.catalog.commit(&[gone]).await.unwrap();
     wire.send("i").await;
     assert_eq!(wire.answer().await.code(), "token_unknown");
     nothing_came(&mut upstream);

@@ -252,11 +252,11 @@ impl Gateway {
     }
 
     async fn commit(&self, records: Vec<(RecordKey, Vec<u8>)>) {
-        let writes = records
+        let writes: Vec<_> = records
             .into_iter()
             .map(|(key, value)| Write { key, expect: Expect::Anything, value: Some(value.into()) })
             .collect();
-        self.state.catalog.commit(writes).await.unwrap();
+        self.state.catalog.commit(&writes).await.unwrap();
     }
 
     /// The value of a line of the metrics.

@@ -107,7 +107,7 @@ impl RedisServer {
             .args(words)
             .output()
             .unwrap();
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
     /// Stops it from answering, or lets it go on, without closing a connection.

@@ -61,6 +61,7 @@ on_every_store! {
     a_conflict_leaves_nothing
     many_new_records_are_there_or_none
     conditions_are_those_before_the_commit
+    what_was_made_ready_comes_after_the_commit_that_is_named
     generations_rise
     racing_commits_lose_no_update
     lists_ascend_within_kind_and_prefix_and_page
@@ -119,6 +120,35 @@ async fn a_commit_is_read_back(store: Arc<AnyStore>) {
     let gone = Write { value: None, ..put(&a, Expect::Unchanged(first), b"") };
     at(store.commit(vec![gone]).await.unwrap());
     assert_eq!(value(&store, &a).await, None);
+}
+
+/// Of what is made ready before the commit that it comes after is through, conditions hold only if
+/// that is the last that wrote their records.
+async fn what_was_made_ready_comes_after_the_commit_that_is_named(store: Arc<AnyStore>) {
+    let (a, b) = (RecordKey::number(Kind::App, 1), RecordKey::number(Kind::App, 2));
+    let writes = [put(&b, Expect::Absent, b"two"), put(&a, Expect::Ahead, b"two")];
+    let ready = || store.pack(&writes);
+    let conflict = Committed::Conflict(1);
+    assert_eq!(store.commit_packed(ready(), None).await.unwrap(), conflict, "there is nothing");
+    let first = at(store.commit(vec![put(&a, Expect::Absent, b"one")]).await.unwrap());
+    let others = [None, Some(Generation(first.0 - 1)), Some(Generation(first.0 + 1))];
+    for ahead in others {
+        assert_eq!(store.commit_packed(ready(), ahead).await.unwrap(), conflict, "{ahead:?}");
+    }
+    assert_eq!((value(&store, &b).await, store.generation().await.unwrap()), (None, first));
+    let second = at(store.commit_packed(ready(), Some(first)).await.unwrap());
+    assert_eq!(value(&store, &a).await.unwrap(), b"two");
+    // It is in the list once, and gone from it when it is deleted in the same way.
+    let gone = Write { value: None, ..put(&a, Expect::Ahead, b"") };
+    let gone = || store.pack(std::slice::from_ref(&gone));
+    assert_eq!(
+        store.commit_packed(gone(), Some(first)).await.unwrap(),
+        Committed::Conflict(0),
+        "it was written since"
+    );
+    at(store.commit_packed(gone(), Some(second)).await.unwrap());
+    let left = store.list(Kind::App, b"", None, 9).await.unwrap().records;
+    assert_eq!(left.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [b]);
 }
 
 /// Records 1: a commit with one condition that does not hold writes nothing at all.

@@ -73,28 +73,28 @@ impl<'j> Batch<'j> {
     }
 
     /// Reads what the lines name, all at once, and `other` besides; what was read early is not read again.
-    /// Says whether that was early, and none of the tokens is there.
     pub(super) async fn look(
         &mut self,
         txn: &mut Txn<'_>,
         items: &[Item],
         other: Option<&RecordKey>,
         early: Option<Early>,
-    ) -> Result<bool, StoreError> {
-        let early = match early {
-            Some(early) => early.found().await,
-            None => Vec::new(),
-        };
-        let there = |(key, record): &(RecordKey, Option<Record>)| {
-            key.kind == Kind::Token && record.is_some()
-        };
-        self.job.early += u64::from(!early.is_empty());
-        let fresh = !early.is_empty() && !early.iter().any(there);
-        txn.found(early);
+    ) -> Result<(), StoreError> {
+        if let Some(early) = early {
+            let found = early.found().await;
+            let there = |(key, record): &(RecordKey, Option<Record>)| {
+                key.kind == Kind::Token && record.is_some()
+            };
+            self.job.pipeline.fresh = !found.is_empty() && !found.iter().any(there);
+            if !found.is_empty() {
+                self.job.early += 1;
+                txn.found(found);
+                return Ok(());
+            }
+        }
         let mut asked = HashSet::new();
         let named = rows(items).flat_map(|row| find::keys(row, &mut asked));
-        txn.prefetch(named.chain(other.cloned())).await?;
-        Ok(fresh)
+        txn.prefetch(named.chain(other.cloned())).await
     }
 
     /// Reads what a second look at the lines takes: owners, aliases, credentials that are there. What

@@ -7,6 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::batch::rows;
@@ -63,45 +65,50 @@ type Reads = Vec<(RecordKey, Option<Record>)>;
 #[derive(Debug)]
 pub(super) struct Early {
     found: JoinHandle<Result<Reads, StoreError>>,
-    /// The record of the import, and how many commits it has had when these reads are of use.
-    import: RecordKey,
+    /// How many commits the import has had when these reads are of use.
     batches: u64,
 }
 
 impl Early {
-    /// Begins to read what lines will take, as it is after the commit that makes it `batches`.
+    /// Begins to read what lines will take, when the commit that makes it `batches` is `sent`.
     pub(super) fn begin(
-        catalog: &Arc<Catalog>,
+        on: &Handle,
+        (catalog, sent): (&Arc<Catalog>, oneshot::Receiver<()>),
         hints: &Hints,
         items: &[Item],
         (import, batches): (RecordKey, u64),
     ) -> Self {
         let mut asked = HashSet::new();
-        let mut keys = vec![import.clone()];
+        let mut keys = Vec::new();
         for row in rows(items) {
             keys.extend(find::keys(row, &mut asked));
             keys.extend(hints.keys(row));
         }
         keys.sort_unstable();
         keys.dedup();
+        // Before all and behind them: what lies between was read between.
+        keys.insert(0, import.clone());
+        keys.push(import);
         let catalog = Arc::clone(catalog);
-        let found = tokio::spawn(async move {
+        let found = on.spawn(async move {
+            if sent.await.is_err() {
+                return Ok(Vec::new());
+            }
             let found = catalog.store().get_all(&keys).await?;
             Ok(keys.into_iter().zip(found).collect())
         });
-        Self { found, import, batches }
+        Self { found, batches }
     }
 
     /// What was found; nothing if it is not of use.
     pub(super) async fn found(self) -> Reads {
         let Ok(Ok(found)) = self.found.await else { return Vec::new() };
         // Whether it was read after that commit, and before the next.
-        let import = found.iter().find(|(key, _)| *key == self.import);
-        let import = import.and_then(|(_, record)| decode(&record.as_ref()?.value).ok());
-        match import {
-            Some(import) if import.batches == self.batches && !import.cancel => found,
-            Some(_) | None => Vec::new(),
-        }
+        let in_time = |import: Option<&(RecordKey, Option<Record>)>| {
+            let import = import.and_then(|(_, record)| decode(&record.as_ref()?.value).ok());
+            import.is_some_and(|import| import.batches == self.batches && !import.cancel)
+        };
+        if in_time(found.first()) && in_time(found.last()) { found } else { Vec::new() }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Commits of an import: while one is on its way, the lines of the next are looked at.
 //!
-//! They are looked at as if the one before were through, and handed in once it is. If it is not, because
-//! somebody else changed what it relied on, both are done anew, one after the other.
+//! They are looked at as if the one before were through, and go when it is. If it is not, because somebody
+//! else changed what it relied on, both are done anew, one after the other.
 //!
 //! A store that does one thing at a time would keep what the next lines are read for waiting behind the
-//! commit. So a commit that is ready is held until they are read, and then done while they are worked on.
+//! commit. So it is read right behind the commit before ([`Early`]), and the next goes at once; or that is
+//! held until they are read. Either way it is done while they are worked on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::batch::{Batch, Lesson};
@@ -18,6 +21,7 @@ use super::reader::Item;
 use super::{PartKind, damaged, decode, encode, part_key};
 use crate::admin::ATTEMPTS_MAX;
 use crate::admin::txn::{Sealed, Txn};
+use crate::catalog::Packed;
 use crate::enforce::Carried;
 use crate::store::{Committed, Generation, Kind, RecordKey, StoreError};
 use crate::wire::imports::record::{Import, Part};
@@ -31,8 +35,9 @@ const CONFLICTS_MAX: usize = 8 * ATTEMPTS_MAX;
 const TRIES_MAX: u32 = 40;
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Where other gateways use the store, every so manyth commit is handed in only when the lines after it
-/// are worked on: who wants to change the same records there, or end the import, comes in between.
+/// Every so manyth commit is handed in only when the lines after it are worked on, in a store that waits
+/// for that: who wants to change the same records on another gateway, or end the import, comes in
+/// between.
 const GAP: u64 = 8;
 
 /// Lines of one commit.
@@ -58,14 +63,16 @@ pub(super) struct Prepared {
 /// The commits that are not through.
 #[derive(Debug, Default)]
 pub(super) struct Pipeline {
-    /// The one on its way.
-    flight: Option<Flight>,
-    /// The one after it.
+    /// Those handed in, in their order: one on its way, and one that goes when it is through.
+    flights: VecDeque<Flight>,
+    /// The one after them.
     ready: Option<Ready>,
-    /// The generation of the last that is through: that before the one that is ready.
+    /// The generation of the last that is through.
     landed: Option<Generation>,
-    /// What is read for the lines after those of `ready`, behind the one on its way.
+    /// What is read for the lines that come next, behind the last that was handed in.
     early: Option<Early>,
+    /// Whether what was read early for the last lines was of use, and had none of their tokens.
+    pub(super) fresh: bool,
     /// Ends when the one before it is in force, too.
     in_force: Option<JoinHandle<()>>,
 }
@@ -75,6 +82,7 @@ pub(super) struct Pipeline {
 struct Ready {
     lines: Lines,
     prepared: Prepared,
+    packed: Packed,
     /// Whether the counters are told.
     told: JoinHandle<Result<(), StoreError>>,
 }
@@ -86,6 +94,8 @@ struct Flight {
     prepared: Prepared,
     /// `None`: somebody else was faster.
     done: JoinHandle<Result<Option<Stored>, StoreError>>,
+    /// Tells the next when it is through; nothing if it is not, or nobody knows.
+    through: Option<oneshot::Receiver<Generation>>,
 }
 
 /// A commit that is stored.
@@ -94,7 +104,7 @@ type Stored = (Generation, JoinHandle<()>);
 impl Pipeline {
     /// The newest that is not through.
     pub(super) fn last(&self) -> Option<&Prepared> {
-        let on_its_way = self.flight.as_ref().map(|flight| &flight.prepared);
+        let on_its_way = self.flights.back().map(|flight| &flight.prepared);
         self.ready.as_ref().map(|ready| &ready.prepared).or(on_its_way)
     }
 
@@ -114,12 +124,19 @@ impl Job {
     /// Takes lines, and sees those that come next. They are through when [`Self::land`] says so.
     pub(super) async fn batch(&mut self, lines: Lines, coming: &[Item]) -> Result<(), Stop> {
         let has_feed = self.state.catalog.store().has_feed();
-        if self.pipeline.ready.is_some() {
-            self.wait().await?;
+        let apart = self.newest().batches.is_multiple_of(GAP);
+        let mut early = self.pipeline.early.take();
+        // A second look that has to read much would wait behind it.
+        if early.is_some() && self.pipeline.fresh && !apart {
+            self.launch(coming);
         }
-        match self.prepare(&lines, coming).await {
+        if self.pipeline.ready.is_some() || 1 < self.pipeline.flights.len() {
+            let through = self.wait().await?;
+            early = early.filter(|_| through);
+        }
+        match self.prepare(&lines, coming, early, apart).await {
             Ok(Some(prepared)) => {
-                self.pipeline.ready = Some(self.ready(lines, prepared).await);
+                self.pipeline.ready = Some(self.ready(lines, prepared));
                 // Where reads do not wait behind commits it is not held for those of the next lines.
                 return if has_feed { Ok(()) } else { self.send_off().await };
             }
@@ -132,85 +149,105 @@ impl Job {
     }
 
     /// Begins to tell the counters what comes before a commit.
-    async fn ready(&self, lines: Lines, mut prepared: Prepared) -> Ready {
+    fn ready(&self, lines: Lines, mut prepared: Prepared) -> Ready {
         let enforcer = Arc::clone(&self.state.enforcer);
         let carried = std::mem::take(&mut prepared.carried);
-        let told = tokio::spawn(async move { enforcer.carry(&carried).await });
-        tokio::task::yield_now().await;
-        Ready { lines, prepared, told }
+        let told = self.beside.spawn(async move { enforcer.carry(&carried).await });
+        let packed = self.state.catalog.pack(prepared.writes.writes());
+        Ready { lines, prepared, packed, told }
     }
 
     /// Returns when all that was taken is through, and in force.
     pub(super) async fn land(&mut self) -> Result<(), Stop> {
         self.send_off().await?;
-        self.wait().await?;
+        while !self.pipeline.flights.is_empty() {
+            self.wait().await?;
+        }
         self.pipeline.settle(None).await
     }
 
     /// Hands in what is ready, after what is on its way.
     pub(super) async fn send_off(&mut self) -> Result<(), Stop> {
         self.wait().await?;
-        self.launch(&[]).await;
+        self.launch(&[]);
         Ok(())
     }
 
-    /// Returns when what is on its way is through. If it had to be done anew, so is what was made ready
-    /// meanwhile.
-    async fn wait(&mut self) -> Result<(), Stop> {
-        let Some(flight) = &mut self.pipeline.flight else { return Ok(()) };
+    /// Returns when what is on its way is through. If it had to be done anew (false), so is what was made
+    /// ready meanwhile.
+    async fn wait(&mut self) -> Result<bool, Stop> {
+        let Some(flight) = self.pipeline.flights.front_mut() else { return Ok(true) };
         let done = (&mut flight.done).await;
-        let Some(Flight { lines, prepared, .. }) = self.pipeline.flight.take() else {
-            return Ok(());
+        let Some(Flight { lines, prepared, .. }) = self.pipeline.flights.pop_front() else {
+            return Ok(true);
         };
         let Prepared { next, lesson, .. } = prepared;
         let tried = match done {
             Ok(Ok(Some((at, in_force)))) => {
                 self.learn(next, lesson);
                 self.pipeline.landed = Some(at);
-                return self.pipeline.settle(Some(in_force)).await;
+                self.pipeline.settle(Some(in_force)).await?;
+                return Ok(true);
             }
             Ok(Ok(None)) => Vec::new(),
             // Whether it is through, and why not, is seen when it is tried again.
             Ok(Err(_)) | Err(_) => vec![(next, lesson)],
         };
-        let behind = self.pipeline.ready.take();
-        self.slowly(&lines, tried).await?;
-        match behind {
-            Some(Ready { lines, .. }) => self.slowly(&lines, Vec::new()).await,
-            None => Ok(()),
+        let mut behind = Vec::new();
+        for Flight { lines, done, .. } in std::mem::take(&mut self.pipeline.flights) {
+            // It does not go, since the one before is not through.
+            let _not_sent = done.await;
+            behind.push(lines);
         }
+        behind.extend(self.pipeline.ready.take().map(|ready| ready.lines));
+        self.slowly(&lines, tried).await?;
+        for lines in behind {
+            self.slowly(&lines, Vec::new()).await?;
+        }
+        Ok(false)
     }
 
-    /// Sends what is ready on its way; nothing is on it. Behind it, what the lines that come next will
-    /// take is read.
-    async fn launch(&mut self, coming: &[Item]) {
-        let Some(Ready { lines, prepared, told }) = self.pipeline.ready.take() else { return };
-        // What was read for other lines than this one's lacks what it writes.
-        self.pipeline.early = None;
-        let told = told.await.unwrap_or_else(|error| Err(StoreError::io("written", error)));
-        // Who was not fast enough goes first: there would be no gap to come in between.
-        drop(self.state.turns.lock().await);
-        let writes = prepared.writes.after(self.pipeline.landed.take());
+    /// Hands in what is ready: it goes when what is on its way is through. Behind it, what the lines that
+    /// come next will take is read.
+    fn launch(&mut self, coming: &[Item]) {
+        let Some(Ready { lines, prepared, packed, told }) = self.pipeline.ready.take() else {
+            return;
+        };
         let catalog = Arc::clone(&self.state.catalog);
-        let done = tokio::spawn(async move {
-            told?;
-            let Some(writes) = writes else { return Ok(None) };
-            let (committed, in_force) = catalog.store_first(writes).await?;
-            Ok(match committed {
-                Committed::At(at) => Some((at, in_force)),
-                Committed::Conflict(_) => None,
-            })
+        let (sent, read) = oneshot::channel();
+        let early = !coming.is_empty() && catalog.store().has_feed();
+        // What was read for other lines than these lacks what they write.
+        self.pipeline.early = early.then(|| {
+            let import = RecordKey::number(Kind::Import, self.import.id);
+            let import = (import, prepared.next.batches);
+            Early::begin(&self.beside, (&catalog, read), &self.hints, coming, import)
         });
-        let after = prepared.next.batches;
-        self.pipeline.flight = Some(Flight { lines, prepared, done });
-        // It is handed in before anything else is done on this thread.
-        tokio::task::yield_now().await;
-        if !coming.is_empty() && self.state.catalog.store().has_feed() {
-            let import = (RecordKey::number(Kind::Import, self.import.id), after);
-            let early = Early::begin(&self.state.catalog, &self.hints, coming, import);
-            self.pipeline.early = Some(early);
-            tokio::task::yield_now().await;
-        }
+        let before = self.pipeline.flights.back_mut().and_then(|flight| flight.through.take());
+        let (landed, turns) = (self.pipeline.landed, self.state.turns.clone());
+        let (tell, through) = oneshot::channel();
+        let done = self.beside.spawn(async move {
+            let ahead = match before {
+                Some(before) => match before.await {
+                    Ok(at) => Some(at),
+                    Err(_not_through) => return Ok(None),
+                },
+                None => landed,
+            };
+            told.await.unwrap_or_else(|error| Err(StoreError::io("written", error)))?;
+            // Who was not fast enough goes first: there would be no gap to come in between.
+            drop(turns.lock().await);
+            let store = catalog.store_first(packed, ahead);
+            let reads = async {
+                tokio::task::yield_now().await;
+                let _unread = sent.send(());
+            };
+            let (stored, ()) = tokio::join!(store, reads);
+            let (committed, in_force) = stored?;
+            let Committed::At(at) = committed else { return Ok(None) };
+            let _last = tell.send(at);
+            Ok(Some((at, in_force)))
+        });
+        self.pipeline.flights.push_back(Flight { lines, prepared, done, through: Some(through) });
     }
 
     /// Commits lines, tried again until they are through or cannot be. Nothing is on its way; what was
@@ -251,7 +288,8 @@ impl Job {
         lines: &Lines,
         tried: &mut Vec<(Import, Lesson)>,
     ) -> Result<bool, Stop> {
-        let Some(Prepared { writes, carried, next, lesson }) = self.prepare(lines, &[]).await?
+        let Some(Prepared { writes, carried, next, lesson }) =
+            self.prepare(lines, &[], None, false).await?
         else {
             let same = |next: &Import| {
                 let Import { counts, updated_ms, .. } = self.import;
@@ -263,9 +301,8 @@ impl Job {
             }
             return Ok(true);
         };
-        let Some(writes) = writes.after(None) else { return Ok(false) };
         self.state.enforcer.carry(&carried).await?;
-        match self.state.catalog.commit(writes).await {
+        match self.state.catalog.commit(writes.writes()).await {
             Ok(Committed::At(_)) => {
                 self.learn(next, lesson);
                 Ok(true)
@@ -279,8 +316,14 @@ impl Job {
     }
 
     /// Looks at lines, as if what is ready or on its way were through; once they are read, what is ready is
-    /// sent on its way. `None`: these are through already.
-    async fn prepare(&mut self, lines: &Lines, coming: &[Item]) -> Result<Option<Prepared>, Stop> {
+    /// handed in, or once they are worked on, if it is to be `apart`. `None`: these are through already.
+    async fn prepare(
+        &mut self,
+        lines: &Lines,
+        coming: &[Item],
+        early: Option<Early>,
+        apart: bool,
+    ) -> Result<Option<Prepared>, Stop> {
         let Lines { items, pass, draft } = lines;
         let state = self.state.clone();
         let ahead = self.pipeline.last().map(|prepared| Arc::clone(&prepared.writes));
@@ -288,23 +331,14 @@ impl Job {
         if self.caught_up(&mut txn).await? {
             return Ok(None);
         }
-        let apart = self.newest().batches.is_multiple_of(GAP) && state.catalog.store().has_feed();
         let mut batch = Batch::new(self, *pass, draft.is_none());
-        // Who is to come in between has the time of what is read anew, too.
-        let early = batch.job.pipeline.early.take().filter(|_| !apart);
-        let fresh = batch.look(&mut txn, items, draft.as_ref(), early).await?;
-        // A second look that has to read much would wait behind it.
-        if fresh && !apart {
-            batch.job.launch(coming).await;
-        }
+        batch.look(&mut txn, items, draft.as_ref(), early).await?;
         let known = batch.look_again(&mut txn, items).await?;
-        if !fresh && !apart {
-            batch.job.launch(coming).await;
+        if !apart {
+            batch.job.launch(coming);
         }
         batch.fill(&mut txn, items, known).await?;
-        if apart {
-            batch.job.launch(coming).await;
-        }
+        batch.job.launch(coming);
         let carried = batch.told(&mut txn).await?;
         let (counts, mut part, mut lesson) = batch.done();
         let mut next = self.newest().clone();

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::early::Hints;
@@ -47,6 +48,8 @@ pub(super) struct Job {
     pub(super) kept: HashSet<u64>,
     /// Faults and warnings written down.
     pub(super) entries: usize,
+    /// Where what goes on beside the lines is done.
+    pub(super) beside: Handle,
     /// Commits whose lines were read early.
     pub(super) early: u64,
     /// The commits that are not through. All else here is as of before them.
@@ -92,7 +95,7 @@ impl Job {
             tracing::error!(%error, "an import could not be started");
             Refusal::Internal
         };
-        // A runtime of its own: whatever the import waits for, it works on its thread alone.
+        // A runtime of its own: lines are worked on there alone.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(failed)?;
         let batch = if state.catalog.store().has_feed() { BATCH_SHARED } else { BATCH };
@@ -110,6 +113,7 @@ impl Job {
             replaced: None,
             kept: HashSet::new(),
             entries: 0,
+            beside: Handle::current(),
             early: 0,
             pipeline: Pipeline::default(),
         };

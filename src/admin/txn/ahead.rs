@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::store::{Expect, Generation, Record, RecordKey, Write};
+use crate::store::{Record, RecordKey, Write};
 
 /// What was there before the transaction.
 #[derive(Debug)]
@@ -35,18 +35,10 @@ impl From<Option<Record>> for Read {
 /// The writes of a transaction, in the order of keys. Until they are through, who comes after it
 /// reads them for what is stored.
 #[derive(Debug)]
-pub(crate) struct Sealed(Vec<Sealing>);
-
-/// A write whose condition is missing where it waits for the generation of the commit before it.
-#[derive(Debug)]
-pub(super) struct Sealing {
-    pub(super) key: RecordKey,
-    pub(super) expect: Option<Expect>,
-    pub(super) value: Option<Arc<[u8]>>,
-}
+pub(crate) struct Sealed(Vec<Write>);
 
 impl Sealed {
-    pub(super) fn of(mut writes: Vec<Sealing>) -> Self {
+    pub(super) fn of(mut writes: Vec<Write>) -> Self {
         writes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Self(writes)
     }
@@ -58,12 +50,8 @@ impl Sealed {
         Some(value.map_or(Read::Nothing, Read::Ahead))
     }
 
-    /// The writes, after a commit at `ahead`; `None` where they come after one that is not known.
-    pub(crate) fn after(&self, ahead: Option<Generation>) -> Option<Vec<Write>> {
-        let ahead = ahead.map(Expect::Unchanged);
-        let write = |Sealing { key, expect, value }: &Sealing| {
-            Some(Write { key: key.clone(), expect: expect.or(ahead)?, value: value.clone() })
-        };
-        self.0.iter().map(write).collect()
+    /// The writes.
+    pub(crate) fn writes(&self) -> &[Write] {
+        &self.0
     }
 }

@@ -242,6 +242,7 @@ impl Batch<'_> {
             Expect::Anything => true,
             Expect::Absent => found.is_none(),
             Expect::Unchanged(generation) => found == Some(generation),
+            Expect::Ahead => false,
         })
     }
 

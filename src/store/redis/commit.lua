@@ -6,14 +6,15 @@
 --          are new, then those that are changed, then those that are deleted
 -- KEYS[..]  behind them, indexes: the ids of records of a kind, sorted sets with equal scores
 -- ARGV[1]  the call's number on its connection, echoed
--- ARGV[2]  the keys of this commit's records, for the feed
+-- ARGV[2]  the keys of those of this commit's records that gateways follow, for the feed
 -- ARGV[3]  about how many entries the feed keeps
 -- ARGV[4..6]  how many records are new, changed, deleted
 -- ARGV[7..]  the values of those that are new
 -- ARGV[..]  per record that is changed: the condition (empty: none; `-`: absent; eight bytes: this
---          generation), the value
+--          generation; `=`: that of the last argument), the value
 -- ARGV[..]  per record that is deleted: the condition
 -- ARGV[..]  per index: how many ids it gets and how many it loses; those ids
+-- ARGV[last]  the generation of the commit that this one comes after, eight bytes
 --
 -- Answers {echo, 0, generation}, or {echo, 1, n}: the condition of record n (from 0) did not hold.
 local NEW, CHANGED, GONE = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -39,6 +40,7 @@ end
 
 local function holds(n, expect)
   if expect == '' then return true end
+  if expect == '=' then expect = ARGV[#ARGV] end
   local found = redis.call('GETRANGE', KEYS[3 + n], 0, 7)
   return found == (expect == '-' and '' or expect)
 end

@@ -36,11 +36,13 @@ impl<'w> Commit<'w> {
                 // The index says all there is to say.
                 _ if key.kind.is_bare() => {}
                 (Some(_), Expect::Absent) => commit.new.push(at),
-                (Some(_), Expect::Anything | Expect::Unchanged(_)) => commit.changed.push(at),
+                (Some(_), Expect::Anything | Expect::Unchanged(_) | Expect::Ahead) => {
+                    commit.changed.push(at)
+                }
                 (None, _) => commit.gone.push(at),
             }
             // What is unchanged so far is in its index already.
-            let stays = value.is_some() && matches!(expect, Expect::Unchanged(_));
+            let stays = value.is_some() && matches!(expect, Expect::Unchanged(_) | Expect::Ahead);
             if stays || !key.kind.is_listed() {
                 continue;
             }
@@ -53,16 +55,22 @@ impl<'w> Commit<'w> {
 
     /// The keys the script is called with.
     pub(super) fn names(&self, keys: &Keys) -> Vec<Vec<u8>> {
-        let record = |write: &Write| keys.record(write.key.kind, &write.key.id);
+        let mut records = BTreeMap::new();
+        let mut record = |Write { key, .. }: &Write| {
+            let of_kind = records.entry(key.kind).or_insert_with(|| keys.records(key.kind));
+            [of_kind.as_slice(), &key.id].concat()
+        };
         let mut names = vec![keys.generation.clone(), keys.feed.clone()];
-        names.extend(self.in_order().map(record));
+        names.extend(self.in_order().map(&mut record));
         names.extend(self.indexes.keys().map(|kind| keys.ids(*kind)));
         names
     }
 
-    /// The arguments behind the first, which is the connection's.
+    /// The arguments behind the first, which is the connection's, and before the last.
     pub(super) fn arguments(&self, cmd: &mut Cmd, feed_len: u64) {
-        cmd.arg(changes::encode(self.writes.iter().map(|write| &write.key))).arg(feed_len);
+        let followed =
+            self.writes.iter().map(|write| &write.key).filter(|key| key.kind.is_followed());
+        cmd.arg(changes::encode(followed)).arg(feed_len);
         for some in [&self.new, &self.changed, &self.gone] {
             cmd.arg(some.len());
         }
@@ -85,13 +93,8 @@ impl<'w> Commit<'w> {
         }
     }
 
-    /// Which write a record of the script's is.
-    pub(super) fn index(&self, at: u64) -> usize {
-        let at = usize::try_from(at).ok();
-        at.and_then(|at| self.order().nth(at)).unwrap_or(usize::MAX)
-    }
-
-    fn order(&self) -> impl Iterator<Item = usize> {
+    /// Which write each of the script's records is.
+    pub(super) fn order(&self) -> impl Iterator<Item = usize> {
         self.new.iter().chain(&self.changed).chain(&self.gone).copied()
     }
 
@@ -108,6 +111,7 @@ fn condition(cmd: &mut Cmd, expect: Expect) {
     match expect {
         Expect::Anything => cmd.arg(""),
         Expect::Absent => cmd.arg("-"),
+        Expect::Ahead => cmd.arg("="),
         Expect::Unchanged(Generation(number)) => cmd.arg(number.to_be_bytes().as_slice()),
     };
 }

@@ -77,6 +77,14 @@ struct Live {
     failures: AtomicU32,
 }
 
+/// A call of a script that is not sent yet.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) cmd: Cmd,
+    /// Its number.
+    echo: u64,
+}
+
 impl Link {
     /// A link that has no connection yet.
     pub(super) fn new(endpoints: Vec<Endpoint>, terms: Terms) -> Self {
@@ -132,10 +140,36 @@ impl Link {
         deadline: Duration,
         arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Answer, StoreError> {
-        let live = self.shared.live()?;
+        // Nothing is encoded for a server that is away.
+        self.shared.live()?;
+        let mut call = self.begin(script, keys);
+        arguments(&mut call.cmd);
+        self.run((script, durability), call, deadline).await
+    }
+
+    /// The beginning of a call of a script, for [`Self::run_write`]: arguments follow.
+    pub(super) fn begin(&self, script: &Script, keys: &[impl AsRef<[u8]>]) -> Call {
         let echo = self.shared.calls.fetch_add(1, Ordering::Relaxed);
-        let mut cmd = script.call(keys, echo);
-        arguments(&mut cmd);
+        Call { cmd: script.call(keys, echo), echo }
+    }
+
+    /// Runs a call of a script that writes, as [`Self::write`] does.
+    pub(super) async fn run_write(
+        &self,
+        script: &Script,
+        call: Call,
+        deadline: Duration,
+    ) -> Result<Answer, StoreError> {
+        self.run((script, self.shared.terms.durability), call, deadline).await
+    }
+
+    async fn run(
+        &self,
+        (script, durability): (&Script, Durability),
+        Call { cmd, echo }: Call,
+        deadline: Duration,
+    ) -> Result<Answer, StoreError> {
+        let live = self.shared.live()?;
         let mut connection = live.connection.clone();
         // Whoever calls next waits behind it, so it never takes longer than a short call.
         let then = durability.confirmation(self.shared.terms.timeout.min(deadline));

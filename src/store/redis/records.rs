@@ -8,7 +8,7 @@ use redis::Cmd;
 
 use crate::store::redis::commit::Commit;
 use crate::store::redis::keys::Keys;
-use crate::store::redis::link::Link;
+use crate::store::redis::link::{Call, Link};
 use crate::store::redis::script::{Answer, Script};
 use crate::store::{Committed, Generation, Kind, Page, Record, RecordKey, StoreError, Write};
 
@@ -17,6 +17,14 @@ use crate::store::{Committed, Generation, Kind, Page, Record, RecordKey, StoreEr
 const LIST_STEP: usize = 256;
 /// Such scripts on their way at once: who wants one record comes in between.
 const AT_ONCE: usize = 2;
+
+/// A commit that can be sent.
+#[derive(Debug)]
+pub(in crate::store) struct Packed {
+    call: Call,
+    /// Which write each of the script's records is.
+    order: Vec<usize>,
+}
 
 /// The scripts, and the connection they run on.
 #[derive(Debug)]
@@ -156,20 +164,27 @@ impl Records {
         }
     }
 
+    /// A commit as the server takes it, but for the generation that it comes after.
+    pub(super) fn pack(&self, keys: &Keys, writes: &[Write]) -> Packed {
+        let commit = Commit::of(writes);
+        let mut call = self.link.begin(&self.commit, &commit.names(keys));
+        commit.arguments(&mut call.cmd, self.feed_len);
+        Packed { call, order: commit.order().collect() }
+    }
+
     pub(super) async fn commit(
         &self,
-        keys: &Keys,
-        writes: &[Write],
+        Packed { mut call, order }: Packed,
+        ahead: Generation,
     ) -> Result<Committed, StoreError> {
-        let commit = Commit::of(writes);
-        let arguments = |cmd: &mut Cmd| commit.arguments(cmd, self.feed_len);
-        let names = commit.names(keys);
-        let ran = self.link.write(&self.commit, &names, self.deadline_long, arguments).await;
+        call.cmd.arg(ahead.0.to_be_bytes().as_slice());
+        let ran = self.link.run_write(&self.commit, call, self.deadline_long).await;
         let mut answer = ran?;
         let (conflict, number) = (answer.number()?, answer.number()?);
+        let at = || usize::try_from(number).ok().and_then(|at| order.get(at)).copied();
         Ok(match conflict {
             0 => Committed::At(Generation(number)),
-            _ => Committed::Conflict(commit.index(number)),
+            _ => Committed::Conflict(at().unwrap_or(usize::MAX)),
         })
     }
 
