@@ -26,8 +26,10 @@ use crate::wire::portal::people::{App, User};
 use crate::wire::portal::stored::{Stored, TokenFacts};
 use crate::wire::record::KeyRecord;
 
-/// Numbers taken from the store at once.
-const NUMBERS: u64 = 512;
+/// Numbers taken from the store at first; then each time twice as many, since lines wait for them.
+const NUMBERS: u64 = 256;
+/// The most that are taken at once.
+const NUMBERS_MAX: u64 = 16_384;
 
 /// What became of a line; of which credential, or 0 where nothing is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +39,21 @@ pub(super) enum Placed {
     Unchanged(u64),
 }
 
-/// Numbers for new objects, taken many at a time. Those that are left over are nobody's.
+/// Numbers for new objects, taken many at a time, and how many will be next. Those that are left over,
+/// no more than were used or [`NUMBERS`], are nobody's.
 #[derive(Debug, Default)]
-pub(super) struct Numbers(HashMap<Kind, std::ops::Range<u64>>);
+pub(super) struct Numbers(HashMap<Kind, (std::ops::Range<u64>, u64)>);
 
 impl Numbers {
     async fn take(&mut self, store: &AnyStore, kind: Kind) -> Result<u64, StoreError> {
-        if let Some(number) = self.0.get_mut(&kind).and_then(Iterator::next) {
+        let (numbers, count) = self.0.entry(kind).or_insert((0..0, NUMBERS));
+        if let Some(number) = numbers.next() {
             return Ok(number);
         }
-        let first = store.next_id(kind, NUMBERS).await?;
-        let mut numbers = first..first.saturating_add(NUMBERS);
-        let number = numbers.next().unwrap_or(first);
-        self.0.insert(kind, numbers);
-        Ok(number)
+        let first = store.next_id(kind, *count).await?;
+        *numbers = first.saturating_add(1)..first.saturating_add(*count);
+        *count = count.saturating_mul(2).min(NUMBERS_MAX);
+        Ok(first)
     }
 }
 
