@@ -35,6 +35,7 @@ mod seed;
 mod state;
 mod steps;
 mod tokens;
+mod turns;
 mod txn;
 mod usage;
 mod website;

@@ -15,7 +15,7 @@ use super::crud::Operation;
 use super::keys::{token_key, tokens_of, write_token};
 use super::repeats::Repeat;
 use super::txn::{Txn, entries, kind_byte};
-use super::{ATTEMPTS_MAX, AdminState, repeats, rosters};
+use super::{ATTEMPTS_MAX, AdminState, repeats, rosters, turns};
 use crate::domain::time::UnixMs;
 use crate::store::{Kind, RecordKey, StoreError};
 use crate::wire::portal::stored::Stored;
@@ -127,9 +127,7 @@ async fn step<O: Operation>(state: &AdminState, call: &Call) -> Result<Step, Ref
             }
             return Ok(Step::Through(answer, rest));
         }
-        if turn.is_none() {
-            turn = Some(state.turns.lock().await);
-        }
+        turns::take(state, &mut turn).await?;
     }
     Err(Refusal::Busy)
 }
@@ -352,9 +350,7 @@ async fn through(
         if txn.commit().await? {
             return Ok((done, rest.settle));
         }
-        if turn.is_none() {
-            turn = Some(state.turns.lock().await);
-        }
+        turns::take(state, &mut turn).await?;
     }
     Err(Refusal::Busy)
 }

@@ -135,3 +135,35 @@ fn an_import_into_redis_killed_in_the_middle_is_done_again_and_ends_the_same() {
         assert!(0 < no_token_in(server.folder()));
     }
 }
+
+/// An import changes an app with each of its commits, and makes no pause between them of itself.
+#[cfg(feature = "redis")]
+#[test]
+fn an_app_is_edited_on_another_gateway_while_lines_go_into_it() {
+    let server = crate::redis_server::RedisServer::start();
+    let store = server.section() + "pepper_file = \"pepper\"\n";
+    let (upstream, folders) = (Upstream::start(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
+    let one = furnished(folders[0].path(), &upstream, &store);
+    std::fs::write(folders[1].path().join("pepper"), "7f".repeat(32)).unwrap();
+    let other = Gateway::start_with(folders[1].path(), &upstream, &store);
+    let file = ImportFile::new(LINES, 1, 1, 1);
+    let (done, edits) = std::thread::scope(|threads| {
+        let sending = threads.spawn(|| import(one.admin, &file).unwrap());
+        let edit = |n: u64| {
+            until("more lines are in", || {
+                let all = other.admin("GET", "/v1/imports", &Value::Null).json();
+                all[0]["Total"].as_u64().is_some_and(|total| n * LINES / 12 <= total)
+            });
+            let name = json!({ "Name": format!("robot {n}") });
+            let edit = other.admin("PUT", "/portal-api/apps/1", &name);
+            (!sending.is_finished(), edit.status, edit.body)
+        };
+        let edits: Vec<_> = (1..10).map(edit).collect();
+        (sending.join().unwrap(), edits)
+    });
+    assert_eq!(done["Created"], json!(file.good()), "{done}");
+    assert!(edits.iter().all(|(_, status, _)| *status == 200), "{edits:?}");
+    assert!(edits.iter().any(|(meanwhile, ..)| *meanwhile), "{edits:?}");
+    let name = other.admin("GET", "/portal-api/apps/1", &Value::Null).json()["Name"].clone();
+    assert_eq!(name, "robot 9", "no edit is lost");
+}

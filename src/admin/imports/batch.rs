@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::early::Early;
+use super::early::{Early, Reads};
 use super::find::{self, AppFound, Found, Learnt, Names, applies};
 use super::job::{Job, Pass};
 use super::place::Placed;
@@ -85,8 +85,10 @@ impl<'j> Batch<'j> {
             let there = |(key, record): &(RecordKey, Option<Record>)| {
                 key.kind == Kind::Token && record.is_some()
             };
-            self.job.pipeline.fresh = !found.is_empty() && !found.iter().any(there);
-            if !found.is_empty() {
+            let fresh = |found: &Reads| !found.iter().any(there);
+            self.job.pipeline.fresh = found.as_ref().is_some_and(|(found, _)| fresh(found));
+            if let Some((found, asked)) = found {
+                self.job.pipeline.asked = asked;
                 self.job.early += 1;
                 txn.found(found);
                 return Ok(());

@@ -16,6 +16,7 @@ use super::decode;
 use super::find::{self, AppFound, Found};
 use super::place::fingerprint;
 use super::reader::Item;
+use crate::admin::turns;
 use crate::admin::txn::name_entry;
 use crate::catalog::Catalog;
 use crate::store::{Kind, Record, RecordKey, RecordStore, StoreError};
@@ -59,7 +60,7 @@ impl Hints {
 }
 
 /// Records as they were found.
-type Reads = Vec<(RecordKey, Option<Record>)>;
+pub(super) type Reads = Vec<(RecordKey, Option<Record>)>;
 
 /// Reads on their way.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Early {
         (import, batches): (RecordKey, u64),
     ) -> Self {
         let mut asked = HashSet::new();
-        let mut keys = Vec::new();
+        let mut keys = vec![turns::key()];
         for row in rows(items) {
             keys.extend(find::keys(row, &mut asked));
             keys.extend(hints.keys(row));
@@ -100,15 +101,22 @@ impl Early {
         Self { found, batches }
     }
 
-    /// What was found; nothing if it is not of use.
-    pub(super) async fn found(self) -> Reads {
-        let Ok(Ok(found)) = self.found.await else { return Vec::new() };
+    /// What was found, and whether somebody on another gateway asked for a pause; nothing if it is not
+    /// of use.
+    pub(super) async fn found(self) -> Option<(Reads, bool)> {
+        let found = self.found.await.ok()?.ok()?;
         // Whether it was read after that commit, and before the next.
         let in_time = |import: Option<&(RecordKey, Option<Record>)>| {
-            let import = import.and_then(|(_, record)| decode(&record.as_ref()?.value).ok());
-            import.is_some_and(|import| import.batches == self.batches && !import.cancel)
+            let record = import?.1.as_ref()?;
+            let import = decode(&record.value).ok()?;
+            let in_time = import.batches == self.batches && !import.cancel;
+            in_time.then_some(record.generation)
         };
-        if in_time(found.first()) && in_time(found.last()) { found } else { Vec::new() }
+        let now = in_time(found.first()).and(in_time(found.last()))?;
+        let asked = found.iter().find(|(key, _)| *key == turns::key());
+        let asked = asked.and_then(|(_, record)| record.as_ref());
+        let asked = asked.is_some_and(|asked| turns::is_asked(asked, now));
+        Some((found, asked))
     }
 }
 

@@ -35,10 +35,6 @@ const CONFLICTS_MAX: usize = 8 * ATTEMPTS_MAX;
 const TRIES_MAX: u32 = 40;
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Every so manyth commit is handed in only when the lines after it are worked on, in a store that waits
-/// for that: who wants to change the same records on another gateway, or end the import, comes in
-/// between.
-const GAP: u64 = 8;
 
 /// Lines of one commit.
 #[derive(Debug)]
@@ -73,6 +69,8 @@ pub(super) struct Pipeline {
     early: Option<Early>,
     /// Whether what was read early for the last lines was of use, and had none of their tokens.
     pub(super) fresh: bool,
+    /// Whether somebody on another gateway asked for a pause between commits.
+    pub(super) asked: bool,
     /// Ends when the one before it is in force, too.
     in_force: Option<JoinHandle<()>>,
 }
@@ -124,7 +122,7 @@ impl Job {
     /// Takes lines, and sees those that come next. They are through when [`Self::land`] says so.
     pub(super) async fn batch(&mut self, lines: Lines, coming: &[Item]) -> Result<(), Stop> {
         let has_feed = self.state.catalog.store().has_feed();
-        let apart = self.newest().batches.is_multiple_of(GAP);
+        let apart = self.pipeline.asked;
         let mut early = self.pipeline.early.take();
         // A second look that has to read much would wait behind it.
         if early.is_some() && self.pipeline.fresh && !apart {
