@@ -173,6 +173,7 @@ impl App {
             clock,
             process,
             bound.admin,
+            config.store.clone(),
         ));
         Ok(Self {
             bound,

@@ -14,15 +14,15 @@ const DONE: &str = "portal/seeded";
 /// Makes organisation 1 with its default team, user 1 and public catalogue 1 in a store that never had them.
 ///
 /// Doing it again changes nothing, on any number of gateways at once, and after a crash in the
-/// middle: everything goes in with one commit.
+/// middle: everything goes in with one commit. Says whether this call did it.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError> {
+pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<bool, StoreError> {
     let mut txn = Txn::new(catalog);
     let done = RecordKey::bytes(Kind::Meta, DONE);
     if txn.get(&done).await?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     // Takes the number 1 of each kind away, now or in a run that was cut short.
     for kind in [Kind::Organisation, Kind::Team, Kind::User, Kind::Catalogue] {
@@ -67,5 +67,5 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<(), StoreError
     txn.save_new(Kind::Catalogue, &catalogue);
     txn.put(done, Some(vec![1])).await?;
     // Not committed means that another gateway was faster, with the same.
-    txn.commit().await.map(|_| ())
+    txn.commit().await
 }

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 
+use crate::app::opening;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::config::StoreConfig;
 use crate::domain::counter::ProcessId;
 use crate::enforce::Enforcer;
 use crate::metrics::{Following, Metrics};
@@ -34,6 +36,7 @@ pub(super) struct Membership {
     clock: Arc<dyn Clock>,
     process: ProcessId,
     name: String,
+    config: StoreConfig,
     ended: AtomicBool,
 }
 
@@ -45,19 +48,29 @@ impl Membership {
         clock: Arc<dyn Clock>,
         process: ProcessId,
         admin: SocketAddr,
+        config: StoreConfig,
     ) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let mut name = format!("{host}:{}", admin.port());
         name.retain(|c| c.is_ascii_graphic());
         name.truncate(NAME_LEN_MAX);
-        Self { catalog, enforcer, metrics, clock, process, name, ended: AtomicBool::new(false) }
+        Self {
+            catalog,
+            enforcer,
+            metrics,
+            clock,
+            process,
+            name,
+            config,
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// Says once a second that it lives, and what it enforces as soon as that is more than it said.
     async fn beat(&self) {
         let mut every = tokio::time::interval(BEAT_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut told = Generation::default();
+        let (mut told, mut resyncs) = (Generation::default(), 0);
         loop {
             tokio::select! {
                 _ = every.tick() => {}
@@ -79,9 +92,25 @@ impl Membership {
                     tracing::debug!(%error, "the store was not told that this gateway lives");
                 }
             }
+            let now = self.catalog.resyncs();
+            if now != resyncs && self.refill().await {
+                resyncs = now;
+            }
             self.publish();
             tokio::time::sleep(BEAT_PAUSE).await;
         }
+    }
+
+    /// Sees to a store whose feed had a gap: it may have lost what it had. Whether that is done.
+    async fn refill(&self) -> bool {
+        let refilled = opening::refill(&self.config, &self.catalog, &*self.clock).await;
+        let Err(error) = refilled else { return true };
+        let away = opening::is_away(&error);
+        if !away {
+            let error = crate::telemetry::chain(&error);
+            tracing::error!(error, "a store that may have lost its records could not be seen to");
+        }
+        !away
     }
 
     fn publish(&self) {

@@ -30,14 +30,16 @@ struct Known {
 /// Opens the store of a configuration. One that is away is waited for a little, or what starts
 /// together with its store would fail whenever it is the faster one.
 pub(super) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<Catalog>, AppError> {
-    let began = clock.boot();
+    let (began, mut told) = (clock.boot(), false);
     loop {
         match open_now(config, Arc::clone(&clock)).await {
             Err(error)
                 if may_come(config, &error) && clock.boot().since_ms(began) < PATIENCE_MS =>
             {
-                let error = crate::telemetry::chain(&error);
-                tracing::warn!(error, "the store is away: trying again");
+                if !std::mem::replace(&mut told, true) {
+                    let error = crate::telemetry::chain(&error);
+                    tracing::warn!(error, "the store is away: trying again for {PATIENCE_MS} ms");
+                }
             }
             opened => return opened,
         }
@@ -86,6 +88,25 @@ async fn load(
     Ok(catalog)
 }
 
+/// Gives a store that may have lost all it had what it cannot be without: the pepper that its tokens are
+/// hashed with, and what a fresh one holds.
+pub(super) async fn refill(
+    config: &StoreConfig,
+    catalog: &Catalog,
+    clock: &dyn Clock,
+) -> Result<(), AppError> {
+    let pepper = pepper::load(catalog.store(), &pepper_source(config)).await?;
+    if pepper.id() != catalog.pepper().id() {
+        return Err(PepperError::Another.into());
+    }
+    if crate::admin::seed(catalog, clock).await? {
+        tracing::error!(
+            "the store has lost its records: no credential is known until it is written again"
+        );
+    }
+    Ok(())
+}
+
 /// The copy that an earlier start has left, if it is one of this store.
 fn known(config: &Config, source: &pepper::Source<'_>) -> Result<Option<Known>, AppError> {
     if source.folder.is_none() {
@@ -129,7 +150,7 @@ fn is_lasting(error: &AppError) -> bool {
     matches!(error, AppError::Store(error) if RedisFault::is_lasting(error))
 }
 
-fn is_away(error: &AppError) -> bool {
+pub(super) fn is_away(error: &AppError) -> bool {
     match error {
         AppError::Store(error) | AppError::Pepper(PepperError::Store(error)) => {
             error.is_transient()

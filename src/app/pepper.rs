@@ -46,13 +46,17 @@ pub enum PepperError {
     Store(#[from] StoreError),
 }
 
-/// The pepper of this store. The first start decides whether it is in a file or in the store.
+/// The pepper of this store. The first start decides whether it is in a file or in the store. A store that
+/// has lost all it had gets back the one that this gateway keeps.
 pub(super) async fn load(store: &AnyStore, source: &Source<'_>) -> Result<Pepper, PepperError> {
     let key = match source.file {
         Some(file) => read(file)?,
         None => {
             let mut fresh = [0; PEPPER_LEN];
-            getrandom::fill(&mut fresh).map_err(PepperError::Random)?;
+            match source.folder.map(kept).transpose()?.flatten() {
+                Some(kept) => fresh = kept,
+                None => getrandom::fill(&mut fresh).map_err(PepperError::Random)?,
+            }
             parse(&once(store, "pepper", fresh.to_vec()).await?)
         }
     };
@@ -72,21 +76,26 @@ pub(super) async fn load(store: &AnyStore, source: &Source<'_>) -> Result<Pepper
 pub(super) fn recall(source: &Source<'_>) -> Result<Option<Pepper>, PepperError> {
     let key = match (source.file, source.folder) {
         (Some(file), _) => read(file)?,
-        (None, Some(folder)) => match std::fs::read(folder.join(KEPT)) {
-            Ok(bytes) => match parse(&bytes) {
-                Some(key) => Some(key),
-                None => {
-                    // The store has it, too.
-                    tracing::warn!("the pepper in the folder of the store is damaged");
-                    return Ok(None);
-                }
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(PepperError::Read(error)),
-        },
+        (None, Some(folder)) => return Ok(kept(folder)?.map(Pepper::new)),
         (None, None) => return Ok(None),
     };
     key.map(|key| Some(Pepper::new(key))).ok_or(PepperError::Shape)
+}
+
+/// The pepper beside the copy of the store.
+fn kept(folder: &Path) -> Result<Option<[u8; PEPPER_LEN]>, PepperError> {
+    match std::fs::read(folder.join(KEPT)) {
+        Ok(bytes) => {
+            let key = parse(&bytes);
+            if key.is_none() {
+                // The store has it, too.
+                tracing::warn!("the pepper in the folder of the store is damaged");
+            }
+            Ok(key)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(PepperError::Read(error)),
+    }
 }
 
 fn read(file: &Path) -> Result<Option<[u8; PEPPER_LEN]>, PepperError> {

@@ -92,9 +92,7 @@ impl RedisStore {
     /// can be reached, or the first that can is too old, a replica, or may evict keys. No error
     /// holds a password.
     pub async fn connect(options: RedisOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let (store, connected) = Self::begin(&options, clock).await?;
-        connected?;
-        Ok(store)
+        Self::begin(&options, clock, false).await
     }
 
     /// The same, but where servers are merely away, calls fail until one is there.
@@ -105,18 +103,15 @@ impl RedisStore {
         options: RedisOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let (store, connected) = Self::begin(&options, clock).await?;
-        match connected {
-            Err(error) if RedisFault::is_lasting(&error) => Err(error),
-            Err(_) | Ok(()) => Ok(store),
-        }
+        Self::begin(&options, clock, true).await
     }
 
-    /// A store, and whether it is there.
+    /// A store; also while it is away, if one is `patient`.
     async fn begin(
         options: &RedisOptions,
         clock: Arc<dyn Clock>,
-    ) -> Result<(Self, Result<(), StoreError>), StoreError> {
+        patient: bool,
+    ) -> Result<Self, StoreError> {
         let keys = Keys::new(options.checked_prefix().map_err(|fault| fault.met("opened"))?);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -147,9 +142,12 @@ impl RedisStore {
             keys,
             _background: background,
         };
-        let connected = store.first_connections(&links, &handle).await;
+        match store.first_connections(&links, &handle).await {
+            Err(error) if !patient || RedisFault::is_lasting(&error) => return Err(error),
+            Err(_) | Ok(()) => {}
+        }
         links.iter().for_each(|link| link.keep(&handle));
-        Ok((store, connected))
+        Ok(store)
     }
 
     async fn first_connections(&self, links: &[Link], on: &Handle) -> Result<(), StoreError> {

@@ -79,6 +79,10 @@ fn killed_and_done_again(stores: [&str; 2]) {
     assert!(0 < created && 0 < unchanged, "{done}");
     assert_eq!(credentials(&one), credentials(&other));
     for gateway in [&one, &other] {
+        until("it enforces all that is stored", || {
+            let status = gateway.admin("GET", "/v1/state/status", &Value::Null).json();
+            status["synced"] == true
+        });
         assert_eq!(gateway.get("/a/x", &file.tokens[6]).status, 200);
         assert_eq!(gateway.get("/a/x", &file.tokens[49]).status, 403, "the line has a fault");
         nothing_tells(gateway);

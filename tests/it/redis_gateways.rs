@@ -287,3 +287,28 @@ fn a_gateway_without_redis_stays_ready_and_says_so() {
     assert_eq!(get("/ready").json()["warnings"], Value::Null);
     assert_eq!(get("/hello").json()["status"], "pass");
 }
+
+/// Credentials are gone then, and written again by whoever wrote them; what gateways cannot be without
+/// they give back themselves.
+#[test]
+fn redis_that_lost_everything_is_used_again_without_a_restart() {
+    let (mut server, upstream) = (RedisServer::start(), Upstream::start());
+    let [one, other] = [(); 2].map(|()| Place::start(&server, &upstream));
+    one.gateway.import("token-of-a-robot", unlimited());
+    until("both know it", || other.asks("token-of-a-robot") == 200);
+    server.restart();
+    until("what a fresh store holds is there again", || {
+        other.gateway.admin("GET", "/portal-api/users/1", &Value::Null).status == 200
+    });
+    until("the token is gone", || {
+        [&one, &other].iter().all(|place| place.asks("token-of-a-robot") == 403)
+    });
+    let logs = [one.gateway.log(), other.gateway.log()];
+    assert!(logs.iter().any(|log| log.contains("the store has lost its records")), "{logs:?}");
+    one.gateway.import("token-of-a-robot", unlimited());
+    until("both know it again", || other.asks("token-of-a-robot") == 200);
+    // One that starts only now hashes tokens as these do.
+    let other = other.restart(&server, &upstream);
+    assert_eq!(other.asks("token-of-a-robot"), 200);
+    assert_eq!(one.asks("token-of-a-robot"), 200);
+}
