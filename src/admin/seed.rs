@@ -1,12 +1,14 @@
 //! What a fresh store holds: organisation 1 with its default team, user 1, and catalogue 1.
 
+use super::ATTEMPTS_MAX;
 use super::draft::made;
 use super::organisations::{DEFAULT_ORGANISATION, default_team};
 use super::people::place;
-use super::txn::{Txn, kind_byte, name_entry};
+use super::txn::{Txn, name_entry};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::store::{Kind, RecordKey, StoreError};
+use crate::wire::portal::stored::Stored;
 
 /// The record that says it is done, so that user 1 does not come back once deleted.
 const DONE: &str = "portal/seeded";
@@ -19,11 +21,25 @@ const DONE: &str = "portal/seeded";
 /// # Errors
 /// When the store fails.
 pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<bool, StoreError> {
-    let mut txn = Txn::new(catalog);
     let done = RecordKey::bytes(Kind::Meta, DONE);
-    if txn.get(&done).await?.is_some() {
-        return Ok(false);
+    for _ in 0..ATTEMPTS_MAX {
+        let mut txn = Txn::new(catalog);
+        if txn.get(&done).await?.is_some() {
+            return Ok(false);
+        }
+        fill(&mut txn, clock).await?;
+        txn.put(done.clone(), Some(vec![1])).await?;
+        // Not committed means that somebody else was faster: another gateway, with the same, or a first
+        // write to a store that has lost what it had.
+        if txn.commit().await? {
+            return Ok(true);
+        }
     }
+    Err(StoreError::io("written", "others were faster"))
+}
+
+/// Puts in what is not there.
+async fn fill(txn: &mut Txn<'_>, clock: &dyn Clock) -> Result<(), StoreError> {
     // Takes the number 1 of each kind away, now or in a run that was cut short.
     for kind in [Kind::Organisation, Kind::Team, Kind::User, Kind::Catalogue] {
         txn.next_id(kind).await?;
@@ -51,12 +67,15 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<bool, StoreErr
     let mut user = object(Some(name_entry(Kind::User, 0, email)), &members);
     user.members.insert("Active".to_owned(), true.into());
     user.members.insert("ResetPassword".to_owned(), false.into());
-    for (kind, object) in [(Kind::Organisation, &organisation), (Kind::Team, &team)] {
-        txn.save_new(kind, object);
+    if txn.shared(Kind::Organisation, 1).await?.is_none() {
+        for (kind, object) in [(Kind::Organisation, &organisation), (Kind::Team, &team)] {
+            txn.save_new(kind, object);
+        }
     }
-    place(&mut txn, &mut user, Some(DEFAULT_ORGANISATION), vec![team.id]).await?;
-    debug_assert!(user.owners.contains(&(kind_byte(Kind::Team), team.id)));
-    txn.save_new(Kind::User, &user);
+    if is_free(txn, Kind::User, &user).await? {
+        place(txn, &mut user, Some(DEFAULT_ORGANISATION), vec![]).await?;
+        txn.save_new(Kind::User, &user);
+    }
     let members = [
         ("Name", "Public catalogue"),
         ("NameWithSlug", "public-catalogue"),
@@ -64,8 +83,18 @@ pub async fn seed(catalog: &Catalog, clock: &dyn Clock) -> Result<bool, StoreErr
     ];
     let entry = name_entry(Kind::Catalogue, 0, "Public catalogue");
     let catalogue = object(Some(entry), &members);
-    txn.save_new(Kind::Catalogue, &catalogue);
-    txn.put(done, Some(vec![1])).await?;
-    // Not committed means that another gateway was faster, with the same.
-    txn.commit().await
+    if is_free(txn, Kind::Catalogue, &catalogue).await? {
+        txn.save_new(Kind::Catalogue, &catalogue);
+    }
+    Ok(())
+}
+
+/// Whether nothing has an object's number and names.
+async fn is_free(txn: &mut Txn<'_>, kind: Kind, object: &Stored) -> Result<bool, StoreError> {
+    for entry in &object.uniques {
+        if txn.unique(entry).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(txn.shared(kind, object.id).await?.is_none())
 }

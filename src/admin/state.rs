@@ -15,7 +15,7 @@ pub(crate) async fn status(State(state): State<AdminState>) -> Json<Value> {
     let stored = catalog.store().generation().await.ok();
     let up = stored.is_some() && catalog.store().is_up();
     // Where nobody else commits, what is committed is enforced when it is answered.
-    let synced = stored.is_some_and(|stored| stored <= applied || !catalog.store().has_feed());
+    let synced = stored.is_some_and(|stored| stored == applied || !catalog.store().has_feed());
     let gateways: Vec<Value> = peers.iter().map(gateway).collect();
     let refused: Vec<Value> = state
         .enforcer

@@ -28,7 +28,8 @@ pub(crate) async fn take<'s>(
     ask(state.catalog.store()).await
 }
 
-async fn ask(store: &AnyStore) -> Result<(), StoreError> {
+/// Asks those who write without a pause, on other gateways, to make some.
+pub(crate) async fn ask(store: &AnyStore) -> Result<(), StoreError> {
     if !store.has_feed() {
         return Ok(());
     }

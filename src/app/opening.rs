@@ -74,7 +74,7 @@ async fn load(
     clock: &dyn Clock,
 ) -> Result<Arc<Catalog>, AppError> {
     let pepper = pepper::load(store, &pepper_source(&config.store)).await?;
-    let place = place(config, &pepper);
+    let (place, was_known) = (place(config, &pepper), copy.is_some());
     let catalog = Catalog::load(Arc::clone(store), pepper, config.shared_apis()).await?;
     if let Some(place) = place {
         let copy = match copy {
@@ -84,7 +84,9 @@ async fn load(
         catalog.keep(place, copy).await?;
     }
     let catalog = Arc::new(catalog);
-    crate::admin::seed(&catalog, clock).await?;
+    if crate::admin::seed(&catalog, clock).await? && was_known {
+        tell_of_loss();
+    }
     Ok(catalog)
 }
 
@@ -95,16 +97,15 @@ pub(super) async fn refill(
     catalog: &Catalog,
     clock: &dyn Clock,
 ) -> Result<(), AppError> {
-    let pepper = pepper::load(catalog.store(), &pepper_source(config)).await?;
-    if pepper.id() != catalog.pepper().id() {
-        return Err(PepperError::Another.into());
-    }
+    pepper::put_back(catalog.store(), &pepper_source(config), catalog.pepper()).await?;
     if crate::admin::seed(catalog, clock).await? {
-        tracing::error!(
-            "the store has lost its records: no credential is known until it is written again"
-        );
+        tell_of_loss();
     }
     Ok(())
+}
+
+fn tell_of_loss() {
+    tracing::error!("the store has lost its records: tokens are unknown until written again");
 }
 
 /// The copy that an earlier start has left, if it is one of this store.

@@ -11,6 +11,9 @@ use crate::store::{AnyStore, Committed, Expect, Kind, RecordKey, RecordStore, St
 
 /// Length of a pepper, in bytes.
 const PEPPER_LEN: usize = 32;
+/// The names of the records that hold it, and its id.
+const PEPPER: &str = "pepper";
+const ID: &str = "pepper-id";
 /// The file beside a copy of the store.
 const KEPT: &str = "pepper";
 
@@ -38,6 +41,9 @@ pub enum PepperError {
     /// The store's tokens were hashed with another one: with this one all would be unknown.
     #[error("the store was made with another pepper")]
     Another,
+    /// It is neither in the store any more nor kept beside the copy of it.
+    #[error("the store has lost the pepper, and it is not kept here")]
+    Lost,
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     Random(getrandom::Error),
@@ -57,19 +63,45 @@ pub(super) async fn load(store: &AnyStore, source: &Source<'_>) -> Result<Pepper
                 Some(kept) => fresh = kept,
                 None => getrandom::fill(&mut fresh).map_err(PepperError::Random)?,
             }
-            parse(&once(store, "pepper", fresh.to_vec()).await?)
+            parse(&once(store, PEPPER, fresh.to_vec()).await?)
         }
     };
     let key = key.ok_or(PepperError::Shape)?;
     let pepper = Pepper::new(key);
     let id = pepper.id().to_be_bytes();
-    if once(store, "pepper-id", id.to_vec()).await?.as_ref() != id {
+    if once(store, ID, id.to_vec()).await?.as_ref() != id {
         return Err(PepperError::Another);
     }
     if let (None, Some(folder)) = (source.file, source.folder) {
         keep(folder, &key).map_err(PepperError::Keep)?;
     }
     Ok(pepper)
+}
+
+/// Puts the pepper that this gateway runs with back into a store that has none any more. Nothing is written
+/// if what is kept here is another.
+pub(super) async fn put_back(
+    store: &AnyStore,
+    source: &Source<'_>,
+    running: &Pepper,
+) -> Result<(), PepperError> {
+    let id = running.id().to_be_bytes();
+    if let Some(stored) = store.get(&RecordKey::bytes(Kind::Meta, ID)).await? {
+        return if stored.value.as_ref() == id { Ok(()) } else { Err(PepperError::Another) };
+    }
+    let kept = match (source.file, source.folder) {
+        (Some(file), _) => read(file)?,
+        (None, folder) => folder.map(kept).transpose()?.flatten(),
+    };
+    let kept =
+        kept.filter(|key| Pepper::new(*key).id() == running.id()).ok_or(PepperError::Lost)?;
+    if source.file.is_none() && once(store, PEPPER, kept.to_vec()).await?.as_ref() != kept {
+        return Err(PepperError::Another);
+    }
+    if once(store, ID, id.to_vec()).await?.as_ref() != id {
+        return Err(PepperError::Another);
+    }
+    Ok(())
 }
 
 /// The pepper as it is known without the store; `None`: it is not.

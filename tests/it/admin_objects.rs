@@ -7,7 +7,10 @@ use turnpike::domain::policy::{
     FailureMode, Methods, QuotaScope, Setting, UrlAccess, VersionAccess,
 };
 
+use turnpike::store::{Expect, Kind, RecordKey, Write};
+
 use crate::admin_support::{Admin, credential, faults, id, plan, product};
+use crate::whole::misfits;
 
 const KEY: &str = "LEG-00fa-91c2-77aa";
 
@@ -26,6 +29,26 @@ async fn a_fresh_store_holds_organisation_1_and_user_1() {
     admin.expect(200, "DELETE", "/users/1?force=true", Value::Null).await;
     turnpike::admin::seed(&admin.catalog, &*admin.clock).await.unwrap();
     admin.expect(404, "GET", "/users/1", Value::Null).await;
+}
+
+/// What was written to a store that has lost what it had, before anybody saw to that, stays.
+#[tokio::test]
+async fn what_a_fresh_store_holds_is_put_back_around_what_is_there() {
+    let admin = Admin::start().await;
+    admin.expect(200, "PUT", "/organisations/1", json!({ "Name": "Acme" })).await;
+    admin.expect(200, "DELETE", "/users/1?force=true", Value::Null).await;
+    let key = RecordKey::bytes(Kind::Meta, "portal/seeded");
+    let gone = Write { key, expect: Expect::Anything, value: None };
+    admin.catalog.commit(&[gone]).await.unwrap();
+    let seed = || turnpike::admin::seed(&admin.catalog, &*admin.clock);
+    assert!(seed().await.unwrap(), "it was not there");
+    let user = admin.expect(200, "GET", "/users/1", Value::Null).await;
+    assert_eq!(
+        (&user["Organisation"], &user["Teams"][0]["Default"]),
+        (&json!("Acme"), &json!(true))
+    );
+    assert_eq!(misfits(&**admin.catalog.store()).await, Vec::<String>::new());
+    assert!(!seed().await.unwrap(), "it is there again");
 }
 
 #[tokio::test]

@@ -20,10 +20,11 @@ use super::job::{Job, Pass, Stop};
 use super::reader::Item;
 use super::{PartKind, damaged, decode, encode, part_key};
 use crate::admin::ATTEMPTS_MAX;
+use crate::admin::turns;
 use crate::admin::txn::{Sealed, Txn};
 use crate::catalog::Packed;
 use crate::enforce::Carried;
-use crate::store::{Committed, Generation, Kind, RecordKey, StoreError};
+use crate::store::{Committed, Generation, Kind, Record, RecordKey, StoreError};
 use crate::wire::imports::record::{Import, Part};
 
 /// Faults and warnings kept of one file; further ones are only counted.
@@ -104,6 +105,12 @@ impl Pipeline {
     pub(super) fn last(&self) -> Option<&Prepared> {
         let on_its_way = self.flights.back().map(|flight| &flight.prepared);
         self.ready.as_ref().map(|ready| &ready.prepared).or(on_its_way)
+    }
+
+    /// Takes in who asked for a pause last.
+    pub(super) fn hear(&mut self, asked: Option<&Record>) {
+        let both = asked.zip(self.landed);
+        self.asked = both.is_some_and(|(asked, now)| turns::is_asked(asked, now));
     }
 
     /// Waits until the commit before is in force: not more than this one is ever waited for.
@@ -264,6 +271,7 @@ impl Job {
                 Ok(true) => return Ok(()),
                 Ok(false) if conflicts < CONFLICTS_MAX => {
                     conflicts += 1;
+                    turns::ask(self.state.catalog.store()).await?;
                     if ATTEMPTS_MAX <= conflicts && turn.is_none() {
                         turn = Some(turns.lock().await);
                     }

@@ -15,6 +15,7 @@ use super::place::Numbers;
 use super::reader::{Item, Read, Reader, stand_back};
 use super::{PartKind, damaged, decode, delete_parts, encode, part_prefix};
 use crate::admin::answer::Refusal;
+use crate::admin::turns;
 use crate::admin::txn::Txn;
 use crate::admin::{ATTEMPTS_MAX, AdminState};
 use crate::store::{Kind, RecordKey, RecordStore, StoreError};
@@ -256,6 +257,9 @@ impl Job {
             let store = self.state.catalog.store();
             let after_id = after.as_ref().map(|key| key.id.as_ref());
             let page = store.list(Kind::ImportPart, &prefix, after_id, 1).await?;
+            // These lines are not read early.
+            let asked = if store.has_feed() { store.get(&turns::key()).await? } else { None };
+            self.pipeline.hear(asked.as_ref());
             let Some((key, record)) = page.records.into_iter().next() else { break };
             let items: Vec<Item> = serde_json::from_slice(&record.value).map_err(damaged)?;
             after = Some(key.clone());
