@@ -4,8 +4,7 @@
 //! else changed what it relied on, both are done anew, one after the other.
 //!
 //! A store that does one thing at a time would keep what the next lines are read for waiting behind the
-//! commit. So it is read right behind the commit before ([`Early`]), and the next goes at once; or that is
-//! held until they are read. Either way it is done while they are worked on.
+//! commit. So that is read right behind the commit before ([`Early`]), or the next is held until it is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +35,8 @@ const CONFLICTS_MAX: usize = 8 * ATTEMPTS_MAX;
 const TRIES_MAX: u32 = 40;
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pause between commits that somebody asked for: several round trips of an edit on another gateway.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Lines of one commit.
 #[derive(Debug)]
@@ -344,6 +345,9 @@ impl Job {
             batch.job.launch(coming);
         }
         batch.fill(&mut txn, items, known).await?;
+        if apart && batch.job.pipeline.ready.is_some() {
+            tokio::time::sleep(PAUSE).await;
+        }
         batch.job.launch(coming);
         let carried = batch.told(&mut txn).await?;
         let (counts, mut part, mut lesson) = batch.done();
