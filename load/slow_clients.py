@@ -83,7 +83,9 @@ def main():
             # Asks for nothing before it has the whole body.
             " location /whole { proxy_pass http://127.0.0.1:PORT/; } }", "1")
         _, other = servers.nginx(
-            "other", f"server {{ listen 127.0.0.1:PORT; "
+            # Else it writes what slow readers leave to files, gigabytes that are still on their way to the disk
+            # when these are at the gateway.
+            "other", f"server {{ listen 127.0.0.1:PORT sndbuf=64k; proxy_buffering off; "
             f"location /open/ {{ proxy_pass http://127.0.0.1:{up}/; }} }}", "0")
         other = f"127.0.0.1:{other}"
         gateway = servers.gateway("gateway", up, "0")
