@@ -83,8 +83,8 @@ def main():
             # Asks for nothing before it has the whole body.
             " location /whole { proxy_pass http://127.0.0.1:PORT/; } }", "1")
         _, other = servers.nginx(
-            # Else it writes what slow readers leave to files, gigabytes that are still on their way to the disk
-            # when these are at the gateway.
+            # Else it keeps what slow readers leave in files, which may be on their way to the disk still when
+            # these are at the gateway.
             "other", f"server {{ listen 127.0.0.1:PORT sndbuf=64k; proxy_buffering off; "
             f"location /open/ {{ proxy_pass http://127.0.0.1:{up}/; }} }}", "0")
         other = f"127.0.0.1:{other}"

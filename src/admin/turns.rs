@@ -4,9 +4,8 @@
 use tokio::sync::MutexGuard;
 
 use super::AdminState;
-use crate::store::Write;
 use crate::store::{
-    AnyStore, Expect, Generation, Kind, Record, RecordKey, RecordStore, StoreError,
+    AnyStore, Expect, Generation, Kind, Record, RecordKey, RecordStore, StoreError, Write,
 };
 
 /// How long who writes without a pause makes some after it was asked for, in milliseconds of the store.

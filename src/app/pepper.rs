@@ -59,8 +59,8 @@ pub(super) async fn load(store: &AnyStore, source: &Source<'_>) -> Result<Pepper
         Some(file) => read(file)?,
         None => {
             let mut fresh = [0; PEPPER_LEN];
-            match source.folder.map(kept).transpose()?.flatten() {
-                Some(kept) => fresh = kept,
+            match own(source)? {
+                Some(own) => fresh = own,
                 None => getrandom::fill(&mut fresh).map_err(PepperError::Random)?,
             }
             parse(&once(store, PEPPER, fresh.to_vec()).await?)
@@ -89,13 +89,9 @@ pub(super) async fn put_back(
     if let Some(stored) = store.get(&RecordKey::bytes(Kind::Meta, ID)).await? {
         return if stored.value.as_ref() == id { Ok(()) } else { Err(PepperError::Another) };
     }
-    let kept = match (source.file, source.folder) {
-        (Some(file), _) => read(file)?,
-        (None, folder) => folder.map(kept).transpose()?.flatten(),
-    };
-    let kept =
-        kept.filter(|key| Pepper::new(*key).id() == running.id()).ok_or(PepperError::Lost)?;
-    if source.file.is_none() && once(store, PEPPER, kept.to_vec()).await?.as_ref() != kept {
+    let is_running = |key: &[u8; PEPPER_LEN]| Pepper::new(*key).id() == running.id();
+    let own = own(source)?.filter(is_running).ok_or(PepperError::Lost)?;
+    if source.file.is_none() && once(store, PEPPER, own.to_vec()).await?.as_ref() != own {
         return Err(PepperError::Another);
     }
     if once(store, ID, id.to_vec()).await?.as_ref() != id {
@@ -106,12 +102,16 @@ pub(super) async fn put_back(
 
 /// The pepper as it is known without the store; `None`: it is not.
 pub(super) fn recall(source: &Source<'_>) -> Result<Option<Pepper>, PepperError> {
-    let key = match (source.file, source.folder) {
-        (Some(file), _) => read(file)?,
-        (None, Some(folder)) => return Ok(kept(folder)?.map(Pepper::new)),
-        (None, None) => return Ok(None),
-    };
-    key.map(|key| Some(Pepper::new(key))).ok_or(PepperError::Shape)
+    Ok(own(source)?.map(Pepper::new))
+}
+
+/// What this gateway has of it without the store.
+fn own(source: &Source<'_>) -> Result<Option<[u8; PEPPER_LEN]>, PepperError> {
+    match (source.file, source.folder) {
+        (Some(file), _) => read(file)?.map(Some).ok_or(PepperError::Shape),
+        (None, Some(folder)) => kept(folder),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The pepper beside the copy of the store.
