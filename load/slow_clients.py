@@ -6,7 +6,7 @@ too, in medians of several rounds; and the gateway's memory.
 Needs nginx and slowhttptest (Debian packages of those names), chrt, and target/release/turnpike. The gateway
 has one thread on core 0, as the other server; the upstream and the good client share core 1, and the slow
 ones get what these leave of it. The good client goes first there (SCHED_FIFO, which takes root): what it
-waits for is the gateway and the upstream, and not its own turn.
+waits for is the gateway and the upstream, and not its own turn. Both cores are kept awake throughout.
 
     python3 load/slow_clients.py [seconds] [rounds]
 """
@@ -74,6 +74,7 @@ def round_of(gateway, other, good, name, options, path):
 def main():
     print(f"# {machine()}; {CONNECTIONS} connections, {SECONDS} s each", flush=True)
     with Servers() as servers:
+        servers.keep_awake()
         path = servers.path("files")
         with open(os.path.join(path, "big"), "wb") as f:
             f.write(b"x" * BIG)
