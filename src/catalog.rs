@@ -13,7 +13,6 @@ use crate::domain::api::Api;
 use crate::domain::credential::Credential;
 use crate::domain::time::BootNs;
 use crate::domain::token::{Pepper, TokenHash};
-use crate::store;
 use crate::store::fallback::Taken;
 use crate::store::registry::Peer;
 use crate::store::{
@@ -39,13 +38,6 @@ const LOAD_PAGE: usize = 500;
 /// How long a commit waits for its own turn in the change feed, at most. It is enforced here before
 /// that; in its turn its limits hold in the store too.
 const TURN_MAX: Duration = Duration::from_secs(1);
-
-/// A commit that can be handed in, and what of it is enforced.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    ours: Vec<(RecordKey, Option<Arc<[u8]>>)>,
-    packed: store::Packed,
-}
 
 /// The catalog of one process.
 pub struct Catalog {
@@ -231,19 +223,9 @@ impl Catalog {
     /// # Errors
     /// When the store does not answer; it may then have stored or not, all or nothing.
     pub async fn commit(&self, writes: &[Write]) -> Result<Committed, StoreError> {
-        let (committed, in_force) = self.store_first(self.pack(writes), None).await?;
+        let (committed, in_force) = self.store_first(writes, None).await?;
         in_force.await.map_err(|error| StoreError::io("written", error))?;
         Ok(committed)
-    }
-
-    /// Makes a commit ready.
-    pub(crate) fn pack(&self, writes: &[Write]) -> Packed {
-        let ours = writes
-            .iter()
-            .filter(|write| write.key.kind.is_followed())
-            .map(|write| (write.key.clone(), write.value.clone()))
-            .collect();
-        Packed { ours, packed: self.store.pack(writes) }
     }
 
     /// As [`Self::commit`], after a commit at `ahead`, but returns as soon as it is stored, with what
@@ -253,17 +235,20 @@ impl Catalog {
     /// As [`Self::commit`].
     pub(crate) async fn store_first(
         &self,
-        Packed { ours, packed }: Packed,
+        writes: &[Write],
         ahead: Option<Generation>,
     ) -> Result<(Committed, JoinHandle<()>), StoreError> {
+        let ours = writes.iter().filter(|write| write.key.kind.is_followed());
+        let ours: Vec<_> = ours.map(|write| (write.key.clone(), write.value.clone())).collect();
         let noted = move |at| -> Vec<Noted> {
             ours.into_iter().map(|(key, value)| Noted { key, value, at }).collect()
         };
+        let writes = writes.to_vec();
         let (store, live) = (Arc::clone(&self.store), Arc::clone(&self.live));
         let kept = Arc::clone(&self.kept);
         let (tell, told) = oneshot::channel();
         let rest = tokio::spawn(async move {
-            let committed = store.commit_packed(packed, ahead).await;
+            let committed = store.commit_after(writes, ahead).await;
             let noted = match &committed {
                 Ok(Committed::At(at)) => Some((noted(*at), *at)),
                 Ok(Committed::Conflict(_)) => None,

@@ -19,7 +19,6 @@ mod error;
 pub mod fallback;
 pub mod feed;
 pub mod hint;
-mod packed;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod registry;
@@ -28,7 +27,6 @@ pub mod shares;
 
 pub use any::AnyStore;
 pub use error::StoreError;
-pub use packed::Packed;
 
 /// A position in the change feed: every commit has one, above all earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,8 +150,8 @@ pub enum Expect {
     Absent,
     /// It is as this commit left it.
     Unchanged(Generation),
-    /// It is as the commit before left it, that on its way when these writes were made ready
-    /// ([`AnyStore::pack`]).
+    /// It is as the commit before left it, which is named when these writes are handed in
+    /// ([`AnyStore::commit_after`]).
     Ahead,
 }
 

@@ -8,8 +8,8 @@ use crate::store::embedded::EmbeddedStore;
 #[cfg(feature = "redis")]
 use crate::store::redis::RedisStore;
 use crate::store::{
-    Committed, CounterStore, Generation, Kind, Page, QuotaReserve, QuotaReserved, QuotaUsage,
-    RateReserve, Record, RecordKey, RecordStore, StoreError, Write,
+    Committed, CounterStore, Expect, Generation, Kind, Page, QuotaReserve, QuotaReserved,
+    QuotaUsage, RateReserve, Record, RecordKey, RecordStore, StoreError, Write,
 };
 
 /// The stores there are.
@@ -23,6 +23,27 @@ pub enum AnyStore {
 }
 
 impl AnyStore {
+    /// Commits after the commit at `ahead`. Where none is known, conditions that rely on it do not hold.
+    ///
+    /// # Errors
+    /// As [`RecordStore::commit`].
+    pub async fn commit_after(
+        &self,
+        mut writes: Vec<Write>,
+        ahead: Option<Generation>,
+    ) -> Result<Committed, StoreError> {
+        match self {
+            Self::Embedded(store) => {
+                let before = Expect::Unchanged(ahead.unwrap_or_default());
+                let waiting = writes.iter_mut().filter(|write| write.expect == Expect::Ahead);
+                waiting.for_each(|write| write.expect = before);
+                store.commit(writes).await
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.commit_after(&writes, ahead).await,
+        }
+    }
+
     /// Makes everything durable, at the end of a process. The store goes on.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The store for several gateways: records, counters and the change feed in Redis, or Valkey.
 //!
-//! Everything that changes anything is a script, and so atomic; the scripts say their keys and
-//! arguments in their heads. Windows and rates are reckoned by the server's clock, never by a
+//! Everything that changes anything is a script, or a transaction of scripts, and so atomic; the scripts
+//! say their keys and arguments in their heads. Windows and rates are reckoned by the server's clock, never by a
 //! gateway's. What the server's own durability settings may lose when it fails, this store loses.
 //!
 //! Three connections are shared by all calls: one for counters, one for records (a long list must
@@ -29,11 +29,11 @@ use counters::Counters;
 use hints::Hints;
 use keys::Keys;
 use link::{Link, Terms, Watch};
-pub(in crate::store) use records::Packed;
 use records::Records;
 use registry::Registry;
 use shards::Shards;
 
+mod chain;
 mod changes;
 mod commit;
 mod counters;
@@ -134,8 +134,8 @@ impl RedisStore {
         let endpoints = options.endpoints().map_err(|fault| fault.met("opened"))?;
         let hints = Hints::start((&keys, records.clone()), endpoints, timeout, &handle);
         let store = Self {
-            counters: Box::new(Counters::new(counters, timeout, clock)),
-            records: Box::new(Records::new(records, (timeout, long), options.feed_len)),
+            counters: Box::new(Counters::new(counters, timeout, Arc::clone(&clock))),
+            records: Box::new(Records::new(records, (timeout, long), options.feed_len, clock)),
             feed: Feed::new(feed, timeout),
             registry,
             hints,
@@ -200,16 +200,12 @@ impl RedisStore {
         self.counters.assert(&self.keys, shard, batch).await
     }
 
-    pub(in crate::store) fn pack(&self, writes: &[Write]) -> Packed {
-        self.records.pack(&self.keys, writes)
-    }
-
-    pub(in crate::store) async fn commit_packed(
+    pub(in crate::store) async fn commit_after(
         &self,
-        packed: Packed,
-        ahead: Generation,
+        writes: &[Write],
+        ahead: Option<Generation>,
     ) -> Result<Committed, StoreError> {
-        self.records.commit(packed, ahead).await
+        self.records.commit(&self.keys, writes, ahead).await
     }
 
     pub(in crate::store) async fn anchors(
@@ -266,7 +262,7 @@ impl RecordStore for RedisStore {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Committed, StoreError> {
-        self.records.commit(self.pack(&writes), Generation::default()).await
+        self.records.commit(&self.keys, &writes, None).await
     }
 
     async fn next_id(&self, kind: Kind, count: u64) -> Result<u64, StoreError> {

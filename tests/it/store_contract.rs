@@ -12,12 +12,15 @@ use turnpike::store::{
     QuotaUsage, RateReserve, RecordKey, RecordStore, Write,
 };
 
+mod chain;
 mod crash;
 mod embedded;
 mod many;
 mod random;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod redis_chain;
 #[cfg(feature = "redis")]
 mod redis_durability;
 #[cfg(feature = "redis")]
@@ -29,6 +32,7 @@ mod redis_random;
 #[cfg(feature = "redis")]
 mod redis_steps;
 
+use chain::large_commits_in_a_row_are_there_or_not;
 use many::{
     a_report_in_another_window_is_told_the_time, reports_count_once_each,
     reports_on_one_counter_add_up, the_first_says_when_periods_began,
@@ -62,6 +66,7 @@ on_every_store! {
     many_new_records_are_there_or_none
     conditions_are_those_before_the_commit
     what_was_made_ready_comes_after_the_commit_that_is_named
+    large_commits_in_a_row_are_there_or_not
     generations_rise
     racing_commits_lose_no_update
     lists_ascend_within_kind_and_prefix_and_page
@@ -127,26 +132,22 @@ async fn a_commit_is_read_back(store: Arc<AnyStore>) {
 async fn what_was_made_ready_comes_after_the_commit_that_is_named(store: Arc<AnyStore>) {
     let (a, b) = (RecordKey::number(Kind::App, 1), RecordKey::number(Kind::App, 2));
     let writes = [put(&b, Expect::Absent, b"two"), put(&a, Expect::Ahead, b"two")];
-    let ready = || store.pack(&writes);
+    let after = |ahead| store.commit_after(writes.to_vec(), ahead);
     let conflict = Committed::Conflict(1);
-    assert_eq!(store.commit_packed(ready(), None).await.unwrap(), conflict, "there is nothing");
+    assert_eq!(after(None).await.unwrap(), conflict, "there is nothing");
     let first = at(store.commit(vec![put(&a, Expect::Absent, b"one")]).await.unwrap());
     let others = [None, Some(Generation(first.0 - 1)), Some(Generation(first.0 + 1))];
     for ahead in others {
-        assert_eq!(store.commit_packed(ready(), ahead).await.unwrap(), conflict, "{ahead:?}");
+        assert_eq!(after(ahead).await.unwrap(), conflict, "{ahead:?}");
     }
     assert_eq!((value(&store, &b).await, store.generation().await.unwrap()), (None, first));
-    let second = at(store.commit_packed(ready(), Some(first)).await.unwrap());
+    let second = at(after(Some(first)).await.unwrap());
     assert_eq!(value(&store, &a).await.unwrap(), b"two");
     // It is in the list once, and gone from it when it is deleted in the same way.
     let gone = Write { value: None, ..put(&a, Expect::Ahead, b"") };
-    let gone = || store.pack(std::slice::from_ref(&gone));
-    assert_eq!(
-        store.commit_packed(gone(), Some(first)).await.unwrap(),
-        Committed::Conflict(0),
-        "it was written since"
-    );
-    at(store.commit_packed(gone(), Some(second)).await.unwrap());
+    let gone = |ahead| store.commit_after(vec![gone.clone()], Some(ahead));
+    assert_eq!(gone(first).await.unwrap(), Committed::Conflict(0), "it was written since");
+    at(gone(second).await.unwrap());
     let left = store.list(Kind::App, b"", None, 9).await.unwrap().records;
     assert_eq!(left.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [b]);
 }

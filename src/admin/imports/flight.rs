@@ -21,7 +21,6 @@ use super::{PartKind, damaged, decode, encode, part_key};
 use crate::admin::ATTEMPTS_MAX;
 use crate::admin::turns;
 use crate::admin::txn::{Sealed, Txn};
-use crate::catalog::Packed;
 use crate::enforce::Carried;
 use crate::store::{Committed, Generation, Kind, Record, RecordKey, StoreError};
 use crate::wire::imports::record::{Import, Part};
@@ -82,7 +81,6 @@ pub(super) struct Pipeline {
 struct Ready {
     lines: Lines,
     prepared: Prepared,
-    packed: Packed,
     /// Whether the counters are told.
     told: JoinHandle<Result<(), StoreError>>,
 }
@@ -159,8 +157,7 @@ impl Job {
         let enforcer = Arc::clone(&self.state.enforcer);
         let carried = std::mem::take(&mut prepared.carried);
         let told = self.beside.spawn(async move { enforcer.carry(&carried).await });
-        let packed = self.state.catalog.pack(prepared.writes.writes());
-        Ready { lines, prepared, packed, told }
+        Ready { lines, prepared, told }
     }
 
     /// Returns when all that was taken is through, and in force.
@@ -216,7 +213,7 @@ impl Job {
     /// Hands in what is ready: it goes when what is on its way is through. Behind it, what the lines that
     /// come next will take is read.
     fn launch(&mut self, coming: &[Item]) {
-        let Some(Ready { lines, prepared, packed, told }) = self.pipeline.ready.take() else {
+        let Some(Ready { lines, prepared, told }) = self.pipeline.ready.take() else {
             return;
         };
         let catalog = Arc::clone(&self.state.catalog);
@@ -230,6 +227,7 @@ impl Job {
         });
         let before = self.pipeline.flights.back_mut().and_then(|flight| flight.through.take());
         let (landed, turns) = (self.pipeline.landed, self.state.turns.clone());
+        let writes = Arc::clone(&prepared.writes);
         let (tell, through) = oneshot::channel();
         let done = self.beside.spawn(async move {
             let ahead = match before {
@@ -242,7 +240,7 @@ impl Job {
             told.await.unwrap_or_else(|error| Err(StoreError::io("written", error)))?;
             // Who was not fast enough goes first: there would be no gap to come in between.
             drop(turns.lock().await);
-            let store = catalog.store_first(packed, ahead);
+            let store = catalog.store_first(writes.writes(), ahead);
             let reads = async {
                 tokio::task::yield_now().await;
                 let _unread = sent.send(());

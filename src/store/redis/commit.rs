@@ -20,6 +20,28 @@ pub(super) struct Commit<'w> {
     indexes: BTreeMap<Kind, Index<'w>>,
 }
 
+/// What a call of the script does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    /// All of it.
+    All,
+    /// Sees whether the conditions of records that are there hold, and the last commit is the one that
+    /// this comes after.
+    Look,
+    /// All but the conditions and the records that are new, under this generation.
+    Rest(Generation),
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Look => "look",
+            Self::Rest(_) => "rest",
+        }
+    }
+}
+
 /// What an index gets and loses.
 #[derive(Debug, Default)]
 struct Index<'w> {
@@ -53,44 +75,65 @@ impl<'w> Commit<'w> {
         commit
     }
 
-    /// The keys the script is called with.
-    pub(super) fn names(&self, keys: &Keys) -> Vec<Vec<u8>> {
-        let mut records = BTreeMap::new();
-        let mut record = |Write { key, .. }: &Write| {
-            let of_kind = records.entry(key.kind).or_insert_with(|| keys.records(key.kind));
-            [of_kind.as_slice(), &key.id].concat()
-        };
-        let mut names = vec![keys.generation.clone(), keys.feed.clone()];
-        names.extend(self.in_order().map(&mut record));
-        names.extend(self.indexes.keys().map(|kind| keys.ids(*kind)));
+    /// How many records are new.
+    pub(super) fn new_count(&self) -> usize {
+        self.new.len()
+    }
+
+    /// The keys that the script is called with.
+    pub(super) fn names(&self, keys: &Keys, part: Part) -> Vec<Vec<u8>> {
+        let mut names = vec![keys.generation.clone(), keys.feed.clone(), keys.guard.clone()];
+        let new = if matches!(part, Part::All) { 0 } else { self.new.len() };
+        names.extend(self.records(keys, self.order().skip(new)).map(|(name, _)| name));
+        if !matches!(part, Part::Look) {
+            names.extend(self.indexes.keys().map(|kind| keys.ids(*kind)));
+        }
         names
     }
 
-    /// The arguments behind the first, which is the connection's, and before the last.
-    pub(super) fn arguments(&self, cmd: &mut Cmd, feed_len: u64) {
-        let followed =
-            self.writes.iter().map(|write| &write.key).filter(|key| key.kind.is_followed());
-        cmd.arg(changes::encode(followed)).arg(feed_len);
-        for some in [&self.new, &self.changed, &self.gone] {
-            cmd.arg(some.len());
-        }
+    /// The arguments behind the first, which is the connection's.
+    pub(super) fn arguments(&self, cmd: &mut Cmd, part: Part, feed_len: u64, ahead: Generation) {
+        let followed = self.writes.iter().map(|write| &write.key);
+        let followed = followed.filter(|key| key.kind.is_followed());
+        let looks = matches!(part, Part::Look);
+        match looks {
+            true => cmd.arg(""),
+            false => cmd.arg(changes::encode(followed)),
+        };
+        let new: &[usize] = if matches!(part, Part::All) { &self.new } else { &[] };
+        cmd.arg(feed_len).arg(new.len()).arg(self.changed.len()).arg(self.gone.len());
+        let at = if let Part::Rest(at) = part { at } else { Generation::default() };
+        cmd.arg(part.name()).arg(at.0);
         let value = |write: &'w Write| write.value.as_deref().unwrap_or_default();
-        for write in self.at(&self.new) {
+        for write in self.at(new) {
             cmd.arg(value(write));
         }
         for write in self.at(&self.changed) {
             condition(cmd, write.expect);
-            cmd.arg(value(write));
+            cmd.arg(if looks { &[] } else { value(write) });
         }
         for write in self.at(&self.gone) {
             condition(cmd, write.expect);
         }
-        for Index { more, less } in self.indexes.values() {
+        for Index { more, less } in self.indexes.values().filter(|_| !looks) {
             cmd.arg(more.len()).arg(less.len());
             for id in more.iter().chain(less) {
                 cmd.arg(*id);
             }
         }
+        cmd.arg(ahead.0.to_be_bytes().as_slice());
+    }
+
+    /// Writes the records that are new under a generation, and the guard; nothing, where one of them is
+    /// there.
+    pub(super) fn new_records(&self, keys: &Keys, at: Generation) -> Cmd {
+        let mut cmd = redis::cmd("MSETNX");
+        cmd.arg(keys.guard.as_slice()).arg("");
+        for (name, Write { value, .. }) in self.records(keys, self.new.iter().copied()) {
+            let value = value.as_deref().unwrap_or_default();
+            cmd.arg(name).arg([at.0.to_be_bytes().as_slice(), value].concat());
+        }
+        cmd
     }
 
     /// Which write each of the script's records is.
@@ -98,8 +141,18 @@ impl<'w> Commit<'w> {
         self.new.iter().chain(&self.changed).chain(&self.gone).copied()
     }
 
-    fn in_order(&self) -> impl Iterator<Item = &'w Write> {
-        self.order().filter_map(|at| self.writes.get(at))
+    /// Some writes with the names of their records.
+    fn records(
+        &self,
+        keys: &Keys,
+        some: impl IntoIterator<Item = usize>,
+    ) -> impl Iterator<Item = (Vec<u8>, &'w Write)> {
+        let mut of_kinds = BTreeMap::new();
+        some.into_iter().filter_map(|at| self.writes.get(at)).map(move |write| {
+            let kind = write.key.kind;
+            let of_kind = of_kinds.entry(kind).or_insert_with(|| keys.records(kind));
+            ([of_kind.as_slice(), &write.key.id].concat(), write)
+        })
     }
 
     fn at(&self, some: &[usize]) -> impl Iterator<Item = &'w Write> {

@@ -16,6 +16,8 @@ pub(super) struct Keys {
     prefix: String,
     pub(super) generation: Vec<u8>,
     pub(super) feed: Vec<u8>,
+    /// There is one within a transaction, and never else.
+    pub(super) guard: Vec<u8>,
     pub(super) spoke: Vec<u8>,
     pub(super) said: Vec<u8>,
 }
@@ -28,6 +30,7 @@ impl Keys {
             prefix: prefix.to_owned(),
             generation: name("generation"),
             feed: name("feed"),
+            guard: name("guard"),
             spoke: name("gateways"),
             said: name("gateways:said"),
         }

@@ -21,7 +21,7 @@ use crate::store::StoreError;
 use crate::store::redis::durability::Durability;
 use crate::store::redis::fault::RedisFault;
 use crate::store::redis::options::Endpoint;
-use crate::store::redis::script::{Answer, Script};
+use crate::store::redis::script::{Answer, Script, send_all};
 use crate::store::redis::server::{self, Opened};
 
 /// So many calls in a row without an answer close a connection: one may be a slow script of
@@ -73,16 +73,9 @@ struct Shared {
 #[derive(Debug)]
 struct Live {
     connection: MultiplexedConnection,
+    transacts: bool,
     /// Calls in a row that got no answer.
     failures: AtomicU32,
-}
-
-/// A call of a script that is not sent yet.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) cmd: Cmd,
-    /// Its number.
-    echo: u64,
 }
 
 impl Link {
@@ -141,48 +134,50 @@ impl Link {
         arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Answer, StoreError> {
         // Nothing is encoded for a server that is away.
-        self.shared.live()?;
-        let mut call = self.begin(script, keys);
-        arguments(&mut call.cmd);
-        self.run((script, durability), call, deadline).await
-    }
-
-    /// The beginning of a call of a script, for [`Self::run_write`]: arguments follow.
-    pub(super) fn begin(&self, script: &Script, keys: &[impl AsRef<[u8]>]) -> Call {
-        let echo = self.shared.calls.fetch_add(1, Ordering::Relaxed);
-        Call { cmd: script.call(keys, echo), echo }
-    }
-
-    /// Runs a call of a script that writes, as [`Self::write`] does.
-    pub(super) async fn run_write(
-        &self,
-        script: &Script,
-        call: Call,
-        deadline: Duration,
-    ) -> Result<Answer, StoreError> {
-        self.run((script, self.shared.terms.durability), call, deadline).await
-    }
-
-    async fn run(
-        &self,
-        (script, durability): (&Script, Durability),
-        Call { cmd, echo }: Call,
-        deadline: Duration,
-    ) -> Result<Answer, StoreError> {
         let live = self.shared.live()?;
+        let echo = self.shared.number();
+        let mut cmd = script.call(keys, echo);
+        arguments(&mut cmd);
         let mut connection = live.connection.clone();
-        // Whoever calls next waits behind it, so it never takes longer than a short call.
-        let then = durability.confirmation(self.shared.terms.timeout.min(deadline));
+        let then = self.shared.confirmation(durability, deadline);
         let run = script.run(&cmd, then.as_ref(), &mut connection);
         let answered = timeout(deadline, run).await;
         let (value, confirmed) = self.shared.judge(&live, deadline, answered)?;
-        let answer = Answer::to(echo, value).ok_or_else(|| {
-            tracing::error!("redis answered another call: the connection is closed");
-            self.shared.close(&live);
-            RedisFault::Mismatch.met("read")
-        })?;
+        let answer = self.shared.answer(&live, echo, value)?;
         durability.check(&confirmed).map_err(|fault| fault.met("written"))?;
         Ok(answer)
+    }
+
+    /// Runs commands in a transaction: the answer of the last, which is a script's. As of [`Self::write`],
+    /// it comes when what was written counts as done. `cmds` are made with the number that scripts echo.
+    /// `None` where the server does not let us.
+    pub(super) async fn transaction(
+        &self,
+        deadline: Duration,
+        cmds: impl FnOnce(u64) -> Vec<Cmd>,
+    ) -> Result<Option<Answer>, StoreError> {
+        let live = self.shared.live()?;
+        if !live.transacts {
+            return Ok(None);
+        }
+        let echo = self.shared.number();
+        let durability = self.shared.terms.durability;
+        let then = self.shared.confirmation(durability, deadline);
+        let confirms = then.is_some();
+        let all = [redis::cmd("MULTI")].into_iter().chain(cmds(echo));
+        let all = all.chain([redis::cmd("EXEC")]).chain(then);
+        let mut connection = live.connection.clone();
+        let answered = timeout(deadline, send_all(all, &mut connection)).await;
+        let mut answers = self.shared.judge(&live, deadline, answered)?;
+        let confirmed = if confirms { answers.pop() } else { None };
+        let value = match answers.pop() {
+            Some(Value::Array(mut executed)) => executed.pop(),
+            _ => None,
+        };
+        let answer = self.shared.answer(&live, echo, value.unwrap_or(Value::Nil))?;
+        let confirmed = confirmed.unwrap_or(Value::Nil);
+        durability.check(&confirmed).map_err(|fault| fault.met("written"))?;
+        Ok(Some(answer))
     }
 
     /// Runs a plain command.
@@ -208,6 +203,26 @@ impl Shared {
         self.live.load_full().ok_or_else(|| RedisFault::Away.met("reached"))
     }
 
+    /// The number of the next call.
+    fn number(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What is sent behind a write. Whoever calls next waits behind it, so it never takes longer than a short
+    /// call.
+    fn confirmation(&self, durability: Durability, deadline: Duration) -> Option<Cmd> {
+        durability.confirmation(self.terms.timeout.min(deadline))
+    }
+
+    /// What a script answered to call number `echo`.
+    fn answer(&self, live: &Arc<Live>, echo: u64, value: Value) -> Result<Answer, StoreError> {
+        Answer::to(echo, value).ok_or_else(|| {
+            tracing::error!("redis answered another call: the connection is closed");
+            self.close(live);
+            RedisFault::Mismatch.met("read")
+        })
+    }
+
     /// Closes a connection, unless another one has taken its place.
     fn close(&self, live: &Arc<Live>) {
         self.live.rcu(|now| now.clone().filter(|now| !Arc::ptr_eq(now, live)));
@@ -219,9 +234,9 @@ impl Shared {
         let mut last = RedisFault::NoUrl;
         for endpoint in &self.endpoints {
             match server::open(endpoint, &self.terms).await {
-                Ok(Opened { connection, warnings }) => {
+                Ok(Opened { connection, transacts, warnings }) => {
                     let failures = AtomicU32::new(0);
-                    self.live.store(Some(Arc::new(Live { connection, failures })));
+                    self.live.store(Some(Arc::new(Live { connection, transacts, failures })));
                     return Ok(warnings);
                 }
                 Err(fault) => last = fault,

@@ -6,9 +6,11 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::Cmd;
 
-use crate::store::redis::commit::Commit;
+use crate::clock::Clock;
+use crate::store::redis::chain::Chain;
+use crate::store::redis::commit::{Commit, Part};
 use crate::store::redis::keys::Keys;
-use crate::store::redis::link::{Call, Link};
+use crate::store::redis::link::Link;
 use crate::store::redis::script::{Answer, Script};
 use crate::store::{Committed, Generation, Kind, Page, Record, RecordKey, StoreError, Write};
 
@@ -18,24 +20,17 @@ const LIST_STEP: usize = 256;
 /// Such scripts on their way at once: who wants one record comes in between.
 const AT_ONCE: usize = 2;
 
-/// A commit that can be sent.
-#[derive(Debug)]
-pub(in crate::store) struct Packed {
-    call: Call,
-    /// Which write each of the script's records is.
-    order: Vec<usize>,
-}
-
 /// The scripts, and the connection they run on.
 #[derive(Debug)]
 pub(super) struct Records {
-    link: Link,
+    pub(super) link: Link,
     /// For reads of one record, which requests wait for.
     deadline: Duration,
     /// For commits and lists, which may be large and which nobody's request waits for.
-    deadline_long: Duration,
-    feed_len: u64,
-    commit: Script,
+    pub(super) deadline_long: Duration,
+    pub(super) feed_len: u64,
+    pub(super) commit: Script,
+    pub(super) chain: Chain,
     get: Script,
     has: Script,
     list: Script,
@@ -43,7 +38,12 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn new(link: Link, deadlines: (Duration, Duration), feed_len: u64) -> Self {
+    pub(super) fn new(
+        link: Link,
+        deadlines: (Duration, Duration),
+        feed_len: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (deadline, deadline_long) = deadlines;
         Self {
             link,
@@ -51,6 +51,7 @@ impl Records {
             deadline_long,
             feed_len,
             commit: Script::new(include_str!("commit.lua")),
+            chain: Chain::new(clock),
             get: Script::new(include_str!("get.lua")),
             has: Script::new(include_str!("has.lua")),
             list: Script::new(include_str!("list.lua")),
@@ -164,28 +165,28 @@ impl Records {
         }
     }
 
-    /// A commit as the server takes it, but for the generation that it comes after.
-    pub(super) fn pack(&self, keys: &Keys, writes: &[Write]) -> Packed {
-        let commit = Commit::of(writes);
-        let mut call = self.link.begin(&self.commit, &commit.names(keys));
-        commit.arguments(&mut call.cmd, self.feed_len);
-        Packed { call, order: commit.order().collect() }
-    }
-
+    /// A commit after that at `ahead`, if one is named.
     pub(super) async fn commit(
         &self,
-        Packed { mut call, order }: Packed,
-        ahead: Generation,
+        keys: &Keys,
+        writes: &[Write],
+        ahead: Option<Generation>,
     ) -> Result<Committed, StoreError> {
-        call.cmd.arg(ahead.0.to_be_bytes().as_slice());
-        let ran = self.link.run_write(&self.commit, call, self.deadline_long).await;
+        let commit = Commit::of(writes);
+        if let Some(at) = self.commit_next(keys, &commit, ahead).await? {
+            return Ok(Committed::At(at));
+        }
+        let (names, ahead) = (commit.names(keys, Part::All), ahead.unwrap_or_default());
+        let arguments = |cmd: &mut Cmd| commit.arguments(cmd, Part::All, self.feed_len, ahead);
+        let ran = self.link.write(&self.commit, &names, self.deadline_long, arguments).await;
         let mut answer = ran?;
         let (conflict, number) = (answer.number()?, answer.number()?);
-        let at = || usize::try_from(number).ok().and_then(|at| order.get(at)).copied();
-        Ok(match conflict {
-            0 => Committed::At(Generation(number)),
-            _ => Committed::Conflict(at().unwrap_or(usize::MAX)),
-        })
+        let at = || usize::try_from(number).ok().and_then(|at| commit.order().nth(at));
+        if conflict != 0 {
+            return Ok(Committed::Conflict(at().unwrap_or(usize::MAX)));
+        }
+        self.chain.landed(Generation(number));
+        Ok(Committed::At(Generation(number)))
     }
 
     pub(super) async fn next_id(

@@ -22,13 +22,13 @@ impl Script {
 
     /// The beginning of a call: keys, then the number that the script echoes. Arguments follow.
     pub(super) fn call(&self, keys: &[impl AsRef<[u8]>], echo: u64) -> Cmd {
-        let mut cmd = Cmd::new();
-        cmd.arg("EVALSHA").arg(&self.name).arg(keys.len());
-        for key in keys {
-            cmd.arg(key.as_ref());
-        }
-        cmd.arg(echo);
-        cmd
+        begin(("EVALSHA", &self.name), keys, echo)
+    }
+
+    /// The same with the script itself, for a transaction: there it cannot be shown to the server when
+    /// that turns out not to know it.
+    pub(super) fn whole_call(&self, keys: &[impl AsRef<[u8]>], echo: u64) -> Cmd {
+        begin(("EVAL", self.text), keys, echo)
     }
 
     /// Runs a call, and right behind it, on the same connection, `then`: the answers of both. A
@@ -52,18 +52,38 @@ impl Script {
     }
 }
 
+fn begin((command, script): (&str, &str), keys: &[impl AsRef<[u8]>], echo: u64) -> Cmd {
+    let mut cmd = Cmd::new();
+    cmd.arg(command).arg(script).arg(keys.len());
+    for key in keys {
+        cmd.arg(key.as_ref());
+    }
+    cmd.arg(echo);
+    cmd
+}
+
 async fn send(
     cmd: &Cmd,
     then: Option<&Cmd>,
     connection: &mut MultiplexedConnection,
 ) -> RedisResult<(Value, Value)> {
     let Some(then) = then else { return Ok((cmd.query_async(connection).await?, Value::Nil)) };
-    let mut both = redis::pipe();
-    both.add_command(cmd.clone()).add_command(then.clone());
-    let answers = connection.send_packed_commands(&both, 0, 2).await?;
-    let mut answers = answers.into_iter();
-    let mut next = || answers.next().unwrap_or(Value::Nil).extract_error();
-    Ok((next()?, next()?))
+    let mut answers = send_all([cmd, then].into_iter().cloned(), connection).await?.into_iter();
+    let mut next = || answers.next().unwrap_or(Value::Nil);
+    Ok((next(), next()))
+}
+
+/// Sends commands right behind one another: their answers, or the first error among them.
+pub(super) async fn send_all(
+    cmds: impl Iterator<Item = Cmd>,
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<Vec<Value>> {
+    let mut all = redis::pipe();
+    for cmd in cmds {
+        all.add_command(cmd);
+    }
+    let answers = connection.send_packed_commands(&all, 0, all.len()).await?;
+    answers.into_iter().map(Value::extract_error).collect()
 }
 
 /// What a script answered after its echo, taken from the front.

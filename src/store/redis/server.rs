@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, ServerErrorKind, Value};
 
 use crate::store::redis::durability::Durability;
 use crate::store::redis::fault::RedisFault;
 use crate::store::redis::link::Terms;
 use crate::store::redis::options::Endpoint;
+use crate::store::redis::script::send_all;
 
 /// The oldest version that is looked after, by its makers or by distributions.
 const VERSION_MIN: (u32, u32) = (6, 2);
@@ -19,6 +20,8 @@ pub(super) const CONNECT_FACTOR: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
+    /// Whether this user may have transactions.
+    pub(super) transacts: bool,
     /// What a person should know, in full sentences; the server is used all the same.
     pub(super) warnings: Vec<&'static str>,
 }
@@ -58,11 +61,28 @@ pub(super) async fn open(endpoint: &Endpoint, terms: &Terms) -> Result<Opened, R
                 }
             }
         }
-        Ok(Opened { connection, warnings })
+        let transacts = may_transact(&mut connection).await;
+        if !transacts {
+            warnings.push("redis does not let this user have transactions: imports take longer");
+        }
+        Ok(Opened { connection, transacts, warnings })
     };
     let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     let silent = || RedisFault::Silent { address: address(), deadline_ms };
     tokio::time::timeout(patience, opened).await.unwrap_or_else(|_elapsed| Err(silent()))
+}
+
+/// Whether a user may have transactions. What of one is refused does not keep the rest of it from being
+/// done, so that this must be known before.
+async fn may_transact(connection: &mut MultiplexedConnection) -> bool {
+    let (multi, exec) = (redis::cmd("MULTI"), redis::cmd("EXEC"));
+    // First whether one could be ended: there is none.
+    let ended = exec.query_async::<Value>(connection).await;
+    let forbidden = ErrorKind::Server(ServerErrorKind::NoPerm);
+    if ended.is_err_and(|error| error.kind() == forbidden) {
+        return false;
+    }
+    send_all([multi, exec].into_iter(), connection).await.is_ok()
 }
 
 /// Whether a server answers a write only after it has synced it.

@@ -63,8 +63,8 @@ async fn a_replica_is_passed_over_for_the_primary() {
 #[tokio::test]
 async fn an_acl_user_needs_only_what_the_store_does() {
     let server = RedisServer::start();
-    let rules = "~tp:* &tp:hints -@all +@read +@write +@scripting +@connection +info +time \
-                 +publish +subscribe";
+    let rules = "~tp:* &tp:hints -@all +@read +@write +@scripting +@connection +multi +exec +info \
+                 +time +publish +subscribe";
     let mut words = vec!["ACL", "SETUSER", "gate", "on", ">hunter2"];
     words.extend(rules.split(' '));
     assert_eq!(server.command(&words), "OK");
