@@ -122,13 +122,14 @@ impl RedisStore {
         let handle = runtime.handle().clone();
         let background = Background(Some(runtime));
         let timeout = options.timeout();
-        let link = |watch| {
-            let terms = Terms { timeout, durability: options.durability, watch };
+        let link = |watch, transacts| {
+            let terms = Terms { timeout, durability: options.durability, watch, transacts };
             let endpoints = options.endpoints().map_err(|fault| fault.met("opened"))?;
             Ok(Link::new(endpoints, terms))
         };
-        let links = [link(Watch::Pings)?, link(Watch::Pings)?, link(Watch::Calls)?];
-        let [counters, records, feed] = links.clone();
+        let counters = link(Watch::Pings, false)?;
+        let (records, feed) = (link(Watch::Pings, true)?, link(Watch::Calls, false)?);
+        let links = [counters.clone(), records.clone(), feed.clone()];
         let long = timeout.saturating_mul(LONG_FACTOR);
         let registry = Registry::new(records.clone(), timeout);
         let endpoints = options.endpoints().map_err(|fault| fault.met("opened"))?;

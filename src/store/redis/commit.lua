@@ -6,23 +6,24 @@
 -- KEYS[3]  the guard of a transaction, a string: "up" before its look, and then MSETNX writes nothing; gone
 --          when all is well; empty when MSETNX has written
 -- KEYS[4..]  the records, strings (generation as eight bytes, big-endian; value): first those that
---          are new, then those that are changed, then those that are deleted
--- KEYS[..]  behind them, indexes: the ids of records of a kind, sorted sets with equal scores
+--          are new (in the parts, none), then those that are changed, then those that are deleted
+-- KEYS[..]  behind them, indexes: the ids of records of a kind, sorted sets with equal scores (in the look,
+--          none)
 -- ARGV[1]  the call's number on its connection, echoed
 -- ARGV[2]  the keys of those of this commit's records that gateways follow, for the feed
 -- ARGV[3]  about how many entries the feed keeps
 -- ARGV[4..6]  how many records are new, changed, deleted
 -- ARGV[7]  the part: "all", "look", or "rest"
--- ARGV[8]  of the rest: its generation, a number
+-- ARGV[8]  of the parts: the commit's generation, a number
 -- ARGV[9..]  the values of those that are new
 -- ARGV[..]  per record that is changed: the condition (empty: none; `-`: absent; eight bytes: this
---          generation; `=`: that of the last argument), the value
+--          generation; `=`: that of the last argument), the value (in the look, empty)
 -- ARGV[..]  per record that is deleted: the condition
 -- ARGV[..]  per index: how many ids it gets and how many it loses; those ids
 -- ARGV[last]  the generation of the commit that this one comes after, eight bytes
 --
 -- Answers {echo, 0, generation}, or {echo, 1, n}: the condition of record n (from 0) did not hold; the rest
--- {echo, 2, 0}: nothing is written, and why is not said.
+-- {echo, 2, 0}: nothing is written, and why is not said. What the look answers means nothing.
 local NEW, CHANGED, GONE = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local PART = ARGV[7]
 local CHANGED_AT, GONE_AT = 9 + NEW, 9 + NEW + 2 * CHANGED
@@ -67,20 +68,16 @@ else
 end
 
 -- A generation is never below this server's time in ms: so one made after writes were lost is
--- above all that were lost, and what was read under those is never taken for unchanged. One that a
--- gateway says comes right after its own, which was not lost.
+-- above all that were lost, and what was read under those is never taken for unchanged.
 local before = tonumber(redis.call('GET', KEYS[1]) or '0')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if PART == 'look' then
-  if struct.pack('>I8', before) == ARGV[#ARGV] then redis.call('DEL', KEYS[3]) end
-  return {ARGV[1], 0, before}
+  local is_last = struct.pack('>I8', before) == ARGV[#ARGV]
+  if is_last and tonumber(ARGV[8]) <= now then redis.call('DEL', KEYS[3]) end
+  return {ARGV[1], 0, 0}
 end
-local generation
-if PART == 'rest' then
-  generation = tonumber(ARGV[8])
-else
-  local time = redis.call('TIME')
-  generation = math.max(before + 1, time[1] * 1000 + math.floor(time[2] / 1000))
-end
+local generation = PART == 'rest' and tonumber(ARGV[8]) or math.max(before + 1, now)
 local text = string.format('%.0f', generation)
 local head = struct.pack('>I8', generation)
 

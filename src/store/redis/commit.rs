@@ -25,9 +25,9 @@ pub(super) struct Commit<'w> {
 pub(super) enum Part {
     /// All of it.
     All,
-    /// Sees whether the conditions of records that are there hold, and the last commit is the one that
-    /// this comes after.
-    Look,
+    /// Sees whether the conditions of records that are there hold, the last commit is the one that this
+    /// comes after, and the server's time is not below this generation.
+    Look(Generation),
     /// All but the conditions and the records that are new, under this generation.
     Rest(Generation),
 }
@@ -36,7 +36,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::All => "all",
-            Self::Look => "look",
+            Self::Look(_) => "look",
             Self::Rest(_) => "rest",
         }
     }
@@ -85,7 +85,7 @@ impl<'w> Commit<'w> {
         let mut names = vec![keys.generation.clone(), keys.feed.clone(), keys.guard.clone()];
         let new = if matches!(part, Part::All) { 0 } else { self.new.len() };
         names.extend(self.records(keys, self.order().skip(new)).map(|(name, _)| name));
-        if !matches!(part, Part::Look) {
+        if !matches!(part, Part::Look(_)) {
             names.extend(self.indexes.keys().map(|kind| keys.ids(*kind)));
         }
         names
@@ -95,14 +95,17 @@ impl<'w> Commit<'w> {
     pub(super) fn arguments(&self, cmd: &mut Cmd, part: Part, feed_len: u64, ahead: Generation) {
         let followed = self.writes.iter().map(|write| &write.key);
         let followed = followed.filter(|key| key.kind.is_followed());
-        let looks = matches!(part, Part::Look);
+        let looks = matches!(part, Part::Look(_));
         match looks {
             true => cmd.arg(""),
             false => cmd.arg(changes::encode(followed)),
         };
         let new: &[usize] = if matches!(part, Part::All) { &self.new } else { &[] };
         cmd.arg(feed_len).arg(new.len()).arg(self.changed.len()).arg(self.gone.len());
-        let at = if let Part::Rest(at) = part { at } else { Generation::default() };
+        let at = match part {
+            Part::All => Generation::default(),
+            Part::Look(at) | Part::Rest(at) => at,
+        };
         cmd.arg(part.name()).arg(at.0);
         let value = |write: &'w Write| write.value.as_deref().unwrap_or_default();
         for write in self.at(new) {

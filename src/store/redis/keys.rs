@@ -16,7 +16,7 @@ pub(super) struct Keys {
     prefix: String,
     pub(super) generation: Vec<u8>,
     pub(super) feed: Vec<u8>,
-    /// There is one within a transaction, and never else.
+    /// It is there within a transaction; one that is left behind does no harm.
     pub(super) guard: Vec<u8>,
     pub(super) spoke: Vec<u8>,
     pub(super) said: Vec<u8>,

@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -51,6 +51,8 @@ pub(super) struct Terms {
     /// When a write counts as done.
     pub(super) durability: Durability,
     pub(super) watch: Watch,
+    /// Whether it is to run transactions.
+    pub(super) transacts: bool,
 }
 
 /// A connection for calls of one sort. Cloning is shallow.
@@ -73,7 +75,10 @@ struct Shared {
 #[derive(Debug)]
 struct Live {
     connection: MultiplexedConnection,
-    transacts: bool,
+    /// Its number: no other of this link has it.
+    number: u64,
+    /// Whether it may run transactions.
+    transacts: AtomicBool,
     /// Calls in a row that got no answer.
     failures: AtomicU32,
 }
@@ -148,16 +153,18 @@ impl Link {
         Ok(answer)
     }
 
-    /// Runs commands in a transaction: the answer of the last, which is a script's. As of [`Self::write`],
-    /// it comes when what was written counts as done. `cmds` are made with the number that scripts echo.
-    /// `None` where the server does not let us.
+    /// Runs commands in a transaction, on the connection with this number: the answer of the last, which is
+    /// a script's. As of [`Self::write`], it comes when what was written counts as done. `cmds` are made
+    /// with the number that scripts echo. `None` where there is no such connection, or the server does not
+    /// have it: then nothing is done.
     pub(super) async fn transaction(
         &self,
+        connection: u64,
         deadline: Duration,
         cmds: impl FnOnce(u64) -> Vec<Cmd>,
     ) -> Result<Option<Answer>, StoreError> {
         let live = self.shared.live()?;
-        if !live.transacts {
+        if live.number != connection || !live.transacts.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let echo = self.shared.number();
@@ -169,13 +176,28 @@ impl Link {
         let mut connection = live.connection.clone();
         let answered = timeout(deadline, send_all(all, &mut connection)).await;
         let mut answers = self.shared.judge(&live, deadline, answered)?;
-        let confirmed = if confirms { answers.pop() } else { None };
-        let value = match answers.pop() {
-            Some(Value::Array(mut executed)) => executed.pop(),
-            _ => None,
+        let value = |value: Value| {
+            value.extract_error().map_err(|error| self.shared.failed(&live, error).met("reached"))
         };
-        let answer = self.shared.answer(&live, echo, value.unwrap_or(Value::Nil))?;
-        let confirmed = confirmed.unwrap_or(Value::Nil);
+        let confirmed = if confirms { answers.pop() } else { None };
+        let executed = answers.pop().unwrap_or(Value::Nil);
+        if let Some(begun @ Value::ServerError(_)) = answers.into_iter().next() {
+            // What followed was no transaction.
+            self.shared.close(&live);
+            return value(begun).map(|_begun| None);
+        }
+        if let Value::ServerError(error) = &executed
+            && error.code() == "EXECABORT"
+        {
+            tracing::info!(%error, "redis refused a transaction: no more until it is connected anew");
+            live.transacts.store(false, Ordering::Relaxed);
+            return Ok(None);
+        }
+        // What else became of its commands, the last of them says.
+        let last = if let Value::Array(mut all) = executed { all.pop() } else { Some(executed) };
+        let last = value(last.unwrap_or(Value::Nil))?;
+        let answer = self.shared.answer(&live, echo, last)?;
+        let confirmed = value(confirmed.unwrap_or(Value::Nil))?;
         durability.check(&confirmed).map_err(|fault| fault.met("written"))?;
         Ok(Some(answer))
     }
@@ -203,7 +225,7 @@ impl Shared {
         self.live.load_full().ok_or_else(|| RedisFault::Away.met("reached"))
     }
 
-    /// The number of the next call.
+    /// A number for a call or a connection.
     fn number(&self) -> u64 {
         self.calls.fetch_add(1, Ordering::Relaxed)
     }
@@ -216,7 +238,7 @@ impl Shared {
 
     /// What a script answered to call number `echo`.
     fn answer(&self, live: &Arc<Live>, echo: u64, value: Value) -> Result<Answer, StoreError> {
-        Answer::to(echo, value).ok_or_else(|| {
+        Answer::to(echo, value, live.number).ok_or_else(|| {
             tracing::error!("redis answered another call: the connection is closed");
             self.close(live);
             RedisFault::Mismatch.met("read")
@@ -235,8 +257,9 @@ impl Shared {
         for endpoint in &self.endpoints {
             match server::open(endpoint, &self.terms).await {
                 Ok(Opened { connection, transacts, warnings }) => {
-                    let failures = AtomicU32::new(0);
-                    self.live.store(Some(Arc::new(Live { connection, transacts, failures })));
+                    let (transacts, failures) = (AtomicBool::new(transacts), AtomicU32::new(0));
+                    let live = Live { connection, number: self.number(), transacts, failures };
+                    self.live.store(Some(Arc::new(live)));
                     return Ok(warnings);
                 }
                 Err(fault) => last = fault,

@@ -185,7 +185,7 @@ impl Records {
         if conflict != 0 {
             return Ok(Committed::Conflict(at().unwrap_or(usize::MAX)));
         }
-        self.chain.landed(Generation(number));
+        self.chain.landed(Generation(number), answer.connection);
         Ok(Committed::At(Generation(number)))
     }
 

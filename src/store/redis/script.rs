@@ -69,11 +69,11 @@ async fn send(
 ) -> RedisResult<(Value, Value)> {
     let Some(then) = then else { return Ok((cmd.query_async(connection).await?, Value::Nil)) };
     let mut answers = send_all([cmd, then].into_iter().cloned(), connection).await?.into_iter();
-    let mut next = || answers.next().unwrap_or(Value::Nil);
-    Ok((next(), next()))
+    let mut next = || answers.next().unwrap_or(Value::Nil).extract_error();
+    Ok((next()?, next()?))
 }
 
-/// Sends commands right behind one another: their answers, or the first error among them.
+/// Sends commands right behind one another: their answers, of which any may be an error.
 pub(super) async fn send_all(
     cmds: impl Iterator<Item = Cmd>,
     connection: &mut MultiplexedConnection,
@@ -82,27 +82,30 @@ pub(super) async fn send_all(
     for cmd in cmds {
         all.add_command(cmd);
     }
-    let answers = connection.send_packed_commands(&all, 0, all.len()).await?;
-    answers.into_iter().map(Value::extract_error).collect()
+    connection.send_packed_commands(&all, 0, all.len()).await
 }
 
 /// What a script answered after its echo, taken from the front.
 #[derive(Debug, Default)]
-pub(super) struct Answer(IntoIter<Value>);
+pub(super) struct Answer {
+    values: IntoIter<Value>,
+    /// The number of the connection it came by.
+    pub(super) connection: u64,
+}
 
 impl Answer {
     /// The answer, if it is to call number `echo`.
-    pub(super) fn to(echo: u64, value: Value) -> Option<Self> {
+    pub(super) fn to(echo: u64, value: Value, connection: u64) -> Option<Self> {
         let Value::Array(values) = value else { return None };
         let mut values = values.into_iter();
         let Value::BulkString(text) = values.next()? else { return None };
         let number = std::str::from_utf8(&text).ok()?.parse().ok();
-        (number == Some(echo)).then_some(Self(values))
+        (number == Some(echo)).then_some(Self { values, connection })
     }
 
     /// A number.
     pub(super) fn number(&mut self) -> Result<u64, StoreError> {
-        match self.0.next() {
+        match self.values.next() {
             Some(Value::Int(number)) => u64::try_from(number).map_err(|_negative| mismatch()),
             _ => Err(mismatch()),
         }
@@ -110,7 +113,7 @@ impl Answer {
 
     /// A string, or nil.
     pub(super) fn bytes(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.0.next() {
+        match self.values.next() {
             Some(Value::BulkString(bytes)) => Ok(Some(bytes)),
             Some(Value::Nil) => Ok(None),
             _ => Err(mismatch()),
@@ -119,7 +122,7 @@ impl Answer {
 
     /// Whether nothing is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.len() == 0
+        self.values.len() == 0
     }
 }
 

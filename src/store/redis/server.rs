@@ -20,7 +20,7 @@ pub(super) const CONNECT_FACTOR: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
-    /// Whether this user may have transactions.
+    /// Whether this user may have transactions, where they are wanted.
     pub(super) transacts: bool,
     /// What a person should know, in full sentences; the server is used all the same.
     pub(super) warnings: Vec<&'static str>,
@@ -61,8 +61,8 @@ pub(super) async fn open(endpoint: &Endpoint, terms: &Terms) -> Result<Opened, R
                 }
             }
         }
-        let transacts = may_transact(&mut connection).await;
-        if !transacts {
+        let transacts = terms.transacts && may_transact(&mut connection).await;
+        if terms.transacts && !transacts {
             warnings.push("redis does not let this user have transactions: imports take longer");
         }
         Ok(Opened { connection, transacts, warnings })
@@ -76,13 +76,13 @@ pub(super) async fn open(endpoint: &Endpoint, terms: &Terms) -> Result<Opened, R
 /// done, so that this must be known before.
 async fn may_transact(connection: &mut MultiplexedConnection) -> bool {
     let (multi, exec) = (redis::cmd("MULTI"), redis::cmd("EXEC"));
-    // First whether one could be ended: there is none.
-    let ended = exec.query_async::<Value>(connection).await;
-    let forbidden = ErrorKind::Server(ServerErrorKind::NoPerm);
-    if ended.is_err_and(|error| error.kind() == forbidden) {
+    // EXEC first: MULTI without it would leave the connection inside a transaction.
+    let Err(error) = exec.query_async::<Value>(connection).await else { return false };
+    if !error.to_string().contains("without MULTI") {
         return false;
     }
-    send_all([multi, exec].into_iter(), connection).await.is_ok()
+    let answers = send_all([multi, exec].into_iter(), connection).await.unwrap_or_default();
+    matches!(answers.as_slice(), [Value::Okay, Value::Array(_)])
 }
 
 /// Whether a server answers a write only after it has synced it.
