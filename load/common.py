@@ -1,5 +1,6 @@
 """What the load scripts share: servers on loopback that stop with the script, and CPU time."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -24,6 +25,25 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+@contextlib.contextmanager
+def idly(*commands):
+    """Runs what everybody else is put before (SCHED_IDLE); ends it on the way out."""
+    started = [subprocess.Popen(["chrt", "--idle", "0", *command]) for command in commands]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def awake():
+    """Keeps all cores awake: to wake one of a virtual machine from its sleep takes a millisecond, often several,
+    and a server with little to do would be measured by that."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    return idly(*(["taskset", "-c", str(core), *spin] for core in range(os.cpu_count())))
 
 
 class Servers:
@@ -54,13 +74,6 @@ class Servers:
         process = subprocess.Popen(["taskset", "-c", core, *command], **options)
         self.started.append(process)
         return process
-
-    def keep_awake(self):
-        """Gives every core something to do that anybody else is put before (SCHED_IDLE): to wake a core of a
-        virtual machine from its sleep takes a millisecond, often several, and a server with little to do
-        would be measured by that."""
-        for core in range(os.cpu_count()):
-            self.start(str(core), "chrt", "--idle", "0", sys.executable, "-c", "while True: pass")
 
     def nginx(self, name, body, core):
         """A server of nginx; `PORT` in its body is where it listens."""

@@ -6,9 +6,10 @@ On each store:
 1. The file is imported: counts, and every fault's line and code, are exact. Again: all unchanged.
 2. Another gateway is killed (SIGKILL) in the middle of the same file, started again, and imports it
    again: every credential, as the listener shows it, is as on the first.
-3. `rounds` times a steady 2,000 requests/s alone, beside an import of another file, and beside something that
-   only takes what processor time is left (SCHED_IDLE) on both cores and has nothing to do with the gateway:
-   what being busy costs on this machine, whoever is.
+3. `rounds` times a steady 2,000 requests/s alone, beside an import of another file, and beside two processes
+   that have nothing to do with the gateway and take what processor time is left (SCHED_IDLE): one
+   hands the other 100 KB at a time, which remembers it, as a client and a store do. That is what being busy
+   costs on this machine, whoever is. The cores are kept awake all the while.
 4. No token, and no unsalted hash of one, lies in any log, report, metric, file of a store or list.
 
 Needs nginx, redis-server (Debian packages of those names), chrt, root for its SCHED_FIFO (the steady client waits
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import time
 
-from common import BINARY, SECRET, Servers, Steady, cpu_s, machine, redis_section
+from common import BINARY, SECRET, Servers, Steady, awake, cpu_s, idly, machine, redis_section
 from import_file import Finder, ImportFile, token_of
 
 LINES = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
@@ -192,18 +193,38 @@ def during(steady, work):
     return seen, gave
 
 
-def idlers():
-    """Keeps all cores busy with what nobody else wants of them."""
-    spin = f"import time\nend = time.monotonic() + {ALONE_S}\nwhile time.monotonic() < end: pass"
-    spinning = [subprocess.Popen(["chrt", "--idle", "0", sys.executable, "-c", spin])
-                for _ in range(os.cpu_count())]
-    for one in spinning:
-        one.wait()
+NEIGHBOURS = """
+import itertools, os, socket
+here, there = socket.socketpair()
+if os.fork() == 0:
+    here.close()
+    try:
+        while not there.sendall(b"x" * 100_000) and there.recv(1):
+            pass
+    except OSError:
+        pass
+    os._exit(0)
+there.close()
+numbers, remembered = itertools.count(), {}
+while True:
+    left = 100_000
+    while left:
+        left -= len(here.recv(left))
+    for number in itertools.islice(numbers, 300):
+        remembered[number % 200_000] = str(number) * 8
+    here.send(b"y")
+"""
+
+
+def neighbours():
+    """Keeps others busy, who have nothing to do with the gateway."""
+    with idly([sys.executable, "-c", NEIGHBOURS]):
+        time.sleep(ALONE_S)
 
 
 def beside(place, seed):
     """The p99 of a steady load with an import beside it, in multiples of that without, and of that beside
-    mere spinning."""
+    others."""
     ratios, controls, files = [], [], []
     steady = Steady(place.gateway.proxy, "/a/x", PER_S, place.used, prefix=["chrt", "--fifo", "10"])
     time.sleep(2)
@@ -221,17 +242,17 @@ def beside(place, seed):
         if round_ % 2 == 0:
             quiet, _ = during(steady, alone)
             busy, took = during(steady, both)
-            spun, _ = during(steady, idlers)
+            others, _ = during(steady, neighbours)
         else:
-            spun, _ = during(steady, idlers)
+            others, _ = during(steady, neighbours)
             busy, took = during(steady, both)
             quiet, _ = during(steady, alone)
         ratios.append(busy["p99_ms"] / quiet["p99_ms"])
-        controls.append(spun["p99_ms"] / quiet["p99_ms"])
+        controls.append(others["p99_ms"] / quiet["p99_ms"])
         print(f"  round {round_ + 1}: alone {quiet}\n    beside {busy}, import {took:.1f} s, p99 x {ratios[-1]:.2f}\n"
-              f"    beside spinning {spun}, p99 x {controls[-1]:.2f}", flush=True)
+              f"    beside others {others}, p99 x {controls[-1]:.2f}", flush=True)
     steady.end()
-    print(f"  p99 beside an import, median of {ROUNDS} rounds: x {statistics.median(ratios):.2f}; beside spinning: "
+    print(f"  p99 beside an import, median of {ROUNDS} rounds: x {statistics.median(ratios):.2f}; beside others: "
           f"x {statistics.median(controls):.2f}", flush=True)
     return files
 
@@ -263,7 +284,8 @@ def prove(servers, name, upstream, pepper, stores, folders):
 
     files = [file]
     if ROUNDS:
-        files += beside(first, SEED)
+        with awake():
+            files += beside(first, SEED)
     finder = Finder(files)
     looked = first.grep(finder, folders[0]) + second.grep(finder, folders[1])
     with open(file.path, "rb") as f:

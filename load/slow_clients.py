@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from common import Servers, Steady, machine
+from common import Servers, Steady, awake, machine
 
 SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 12
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
@@ -73,8 +73,7 @@ def round_of(gateway, other, good, name, options, path):
 
 def main():
     print(f"# {machine()}; {CONNECTIONS} connections, {SECONDS} s each", flush=True)
-    with Servers() as servers:
-        servers.keep_awake()
+    with Servers() as servers, awake():
         path = servers.path("files")
         with open(os.path.join(path, "big"), "wb") as f:
             f.write(b"x" * BIG)
