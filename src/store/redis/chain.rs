@@ -1,7 +1,7 @@
 //! Commits that come right after one of the same gateway.
 //!
-//! A script takes longer over a record than the command that it calls: half of what a large commit of new
-//! records costs the server. So the new records of these go by MSETNX itself, in a transaction with two calls
+//! A script takes longer over a record than the command that it calls: a third of what a large commit of new
+//! records costs the server (`load/results`, 2026-11-29, import). So the new records of these go by MSETNX itself, in a transaction with two calls
 //! of the script: one before it that looks at all that the commit relies on, and one behind it for the
 //! rest. MSETNX writes nothing if one of its keys is there. The guard is such a key; the look deletes it only
 //! if all is well.
